@@ -30,7 +30,7 @@ BESIDE = {
     Named("clip_range"): ("clip_range", "clip_coef", "clip_epsilon"),
     Named("episode_return_mean"): ("ep_rew_mean", "eprewmean", "ep_reward_mean", "episode_reward_mean", "mean_reward",
                                    "episodic_return", "episode_return", "episode_return_mean", "mean_return",
-                                   "mean_episode_reward", "episode_reward"),
+                                   "mean_episode_reward", "episode_reward", "mean_100_episode_reward"),
     Named("episode_length_mean"): ("ep_len_mean", "eplenmean", "episodic_length", "episode_length", "ep_length_mean",
                                    "mean_episode_length", "episode_len_mean"),
 }  # fmt: skip

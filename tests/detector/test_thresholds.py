@@ -156,6 +156,7 @@ FACTORS = (
 SHARES = (
     "advantage_collapse.narrow", "advantage_collapse.critical", "critic_constant.spread",
     "critic_constant.band", "critic_not_learning.spread", "critic_not_learning.error", "value_collapse.spread",
+    "critic_not_learning.nothing",
     "value_fit_lost.spread", "value_fit_lost.fall", "value_fit_lost.errors", "value_fit_lost.rise",
     "value_divergence.nrmse_floor", "gradient_vanishing.warning", "gradient_vanishing.critical",
     "gradient_vanishing.faded", "gradient_vanishing.error",
@@ -164,7 +165,7 @@ SHARES = (
     "slot_gradient_vanishing.warning", "slot_gradient_vanishing.critical", "host_dominating.host_norm",
     "performance_degradation.info", "performance_degradation.warning", "performance_degradation.critical",
     "performance_degradation.noise", "rank_desync.warning", "rank_desync.critical", "first_ratio.warning",
-    "first_ratio.critical", "kl_spike.warning", "kl_spike.critical", "kl_spike.target_factor",
+    "first_ratio.critical", "kl_spike.warning", "kl_spike.alone", "kl_spike.critical", "kl_spike.target_factor",
     "spike_then_silence.spike", "ratio_explosion.warning", "ratio_explosion.critical", "clip_saturation.warning",
     "clip_saturation.critical", "advantage_outlier.info", "advantage_outlier.warning", "gradient_drift.info",
     "clipping_always.fraction", "kl_spike.usual", "clip_saturation.moved", "frozen_update.moving",

@@ -36,11 +36,11 @@ from esper_analyze.detector.verdict import Bounds, Judgement, excused, settle
 
 
 def _upper(windows: Floats) -> Floats:
-    return np.asarray(np.percentile(windows, 90, axis=1))[None]
+    return np.stack([np.percentile(windows, 90, axis=1), np.percentile(np.abs(windows), 90, axis=1)])
 
 
-_UPPER = Rolling(_upper, every=10, inclusive=True)
-"""Of a log: explained variance that nine in ten of the last 50 updates are below."""
+_UPPER = Rolling(_upper, size=2, every=5, first=25, inclusive=True)
+"""Of a log: what nine in ten of the last 50 explained variances are below, and their absolute values."""
 WARM_UP = WarmUp(
     "too early to expect a critic to have learnt",
     lambda limits, _: limits.after,
@@ -70,6 +70,9 @@ class CriticNotLearningLimits(Limits):
     after_in_log: int = limit(
         40, "as few as tell the logs of known critics that never learnt from those of known sound ones", at_least=20
     )
+    nothing: float = limit(
+        0.02, "explained variance on either side of 0, for 25 updates: predictions that do not vary", at_least=0.0
+    )
 
 
 def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list[Judgement]:
@@ -87,9 +90,10 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     long = streak(lost, usable & ~lost, memory["lost"]) >= limits.sustained
     early_on, used = usable & (number < limits.after), stands_in(frame, nrmse.name)
     if used is not None:  # a log does not say by how much the critic is off
-        (upper,) = _UPPER.baseline(ev.values, usable & used, memory, "upper")
+        upper, away = _UPPER.baseline(ev.values, usable & used, memory, "upper")
         known = used & usable & (number >= limits.after_in_log)
-        early_on, long = early_on & ~known, long | (known & (upper < limits.low))
+        never = (known & (upper < limits.low)) | (used & usable & (away < limits.nothing))
+        early_on, long = early_on & ~known & ~never, long | never
     young = WARM_UP.excuse(early_on)
     bounds = Bounds(info=stuck, warning=long, warning_at=limits.low)
     return [settle(ev.name, ev, bounds, excuses=[*excuses, young], needs=[nrmse], baseline=early, judged=level)]
@@ -151,6 +155,7 @@ RULE = Rule(
         Example("no better than at its start, but it knows the mean", "info", _cells(*[0.0] * 70), updates=70),
         Example("no better, and off for long", "warning", _cells(*[0.02, -0.03] * 60, error=3.0), updates=120),
         Example("a log: never above the bound", "warning", _log(*[-0.1] * 10, *[0.02] * 30), updates=40),
+        Example("a log: exactly nothing", "warning", _log(0.001, *[0.002] * 24), updates=25),
         Example("too early to say", "not_applicable", _cells(*[-0.1] * 30), updates=30),
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),

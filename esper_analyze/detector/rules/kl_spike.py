@@ -42,6 +42,9 @@ class KlSpikeLimits(Limits):
         at_least=1,
         below=LONGEST + 1,
     )
+    alone: float = limit(
+        0.3, "a single one in a log: of 400 known sound trainings one has a last epoch of that much", at_least=0.0
+    )
     critical: float = limit(0.5, "at once (set by design)", at_least=0.0)
     target_factor: float = limit(1.5, "Stable-Baselines3 stops an epoch above 1.5 × target_kl", at_least=0.0)
     target_updates: int = limit(3, "3 updates in a row (set by design)", at_least=1)
@@ -49,7 +52,10 @@ class KlSpikeLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement]:
-    """Judge kl_k3: a single crossing is information, repeated ones a warning, a large one critical."""
+    """Judge kl_k3: a single crossing is information, repeated ones a warning, a large one critical.
+
+    A log has no ratios or gradients that would say more of a single one.
+    """
     kl, target = movement(frame), frame["target_kl"]
     excuse = inner_loop_not_measurable(frame)
     usable = kl.finite & ~excuse.where
@@ -60,16 +66,22 @@ def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement
     goal = np.where(target.finite, limits.target_factor * target.values, np.inf)
     over = usable & (kl.values > goal)
     sustained = streak(over, usable & ~over, memory["over"]) >= limits.target_updates
-    often = hits >= limits.window_hits
+    logged = kl_logged(frame)
+    alone = far & frame["kl_k3"].null & (kl.values > limits.alone)
+    often = (hits >= limits.window_hits) | alone
     bounds = Bounds(
         info=crossed,
         warning=often | sustained,
         critical=usable & (kl.values > limits.critical),
         info_at=limits.warning,
-        warning_at=np.where(sustained & ~often, goal, np.fmax(limits.warning, limits.usual * level)),
+        warning_at=np.where(
+            sustained & ~often,
+            goal,
+            np.fmax(np.where(alone, limits.alone, limits.warning), limits.usual * level),
+        ),
         critical_at=limits.critical,
     )
-    return apart(settle("kl_k3", kl, bounds, excuses=[excuse]), kl_logged(frame))
+    return apart(settle("kl_k3", kl, bounds, excuses=[excuse]), logged)
 
 
 def guard(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> DeferralGuard | None:
@@ -122,6 +134,7 @@ RULE = Rule(
         Example("over the target three times", "warning", _cells(0.02, 0.02, 0.02, target=0.01), updates=3),
         Example("not recorded", "no_data", _cells(None), updates=1),
         Example("a log's last epoch, twice", "warning", _log(0.01, 0.15, 0.15), updates=3),
+        Example("a log's last epoch, once and far", "warning", _log(0.01, 0.4), updates=2),
         Example("a log's last epoch, far too far", "critical", _log(0.01, 0.9), updates=2),
     ),
     memory={"far": window(LONGEST), "over": zeros, **recent_median_memory("level")},
@@ -135,6 +148,6 @@ RULE = Rule(
         "numerical_instability",
     ),
     follows=("advantage_outlier",),
-    revision=2,
+    revision=3,
     restated=("threshold", VERDICT),
 )
