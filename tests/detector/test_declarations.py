@@ -22,7 +22,7 @@ REVISED = {
     "lstm_saturation": (4, {VERDICT}),
     "setting_changed": (4, {VERDICT}),
     "returns_inconsistent": (3, {"threshold", "baseline", VERDICT}),
-    "kl_spike": (3, {"threshold", VERDICT}),
+    "kl_spike": (2, {"threshold", VERDICT}),
     "numerical_instability": (2, {"value", VERDICT}),
     "ratio_explosion": (2, {VERDICT}),
     "ratio_collapse": (2, {VERDICT}),

@@ -216,6 +216,31 @@ def test_results_of_rllib_are_nested_by_their_indents() -> None:
     assert records(table) == [{"training_iteration": 3, "timesteps_total": 4000, "episode_reward_mean": 22.5}]
 
 
+OLDEST_RLLIB = """episode_reward_mean: -819.93
+info:
+  default:
+    cur_lr: 4.999999873689376e-05
+    kl: 0.012007000856101513
+    vf_loss: 132067.53125
+timesteps_total: 108000
+training_iteration: 27
+"""
+
+
+def test_results_of_rllib_before_0_7_are_of_policy_default(taken: Taken, tmp_path: Path) -> None:
+    (tmp_path / "saved.txt").write_text(OLDEST_RLLIB)
+    (row,) = taken(tmp_path / "saved.txt").frame("updates").to_dicts()
+    assert (row["update"], row["kl_k3"], row["value_loss"]) == (26, 0.012007000856101513, 132067.53125)
+    assert (row["env_steps"], row["episode_return_mean"]) == (108000, -819.93)
+
+
+def test_the_statistics_that_a_learner_of_rllib_prints_are_its_updates(taken: Taken, tmp_path: Path) -> None:
+    learner = {"cur_lr": 5e-05, "total_loss": 0.25, "policy_loss": -0.02, "vf_loss": 0.5, "kl": 0.0163, "entropy": 1.37}
+    (tmp_path / "saved.txt").write_text(f"{ {'learner_stats': learner} }\n" * 2)
+    rows = taken(tmp_path / "saved.txt").frame("updates").to_dicts()
+    assert [(row["kl_k3"], row["learning_rate"], row["total_loss"]) for row in rows] == [(0.0163, 5e-05, 0.25)] * 2
+
+
 def test_a_surrogate_loss_alone_is_no_block_of_rsl_rl(tmp_path: Path) -> None:
     lines = ("** Iteration {} **", "KL between old and new distribution: 0.01", "Entropy: 1.5", "Surrogate loss: -0.1")
     (tmp_path / "saved.txt").write_text("\n".join(line.format(k) for k in range(3) for line in lines))

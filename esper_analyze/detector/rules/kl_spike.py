@@ -148,6 +148,6 @@ RULE = Rule(
         "numerical_instability",
     ),
     follows=("advantage_outlier",),
-    revision=3,
+    revision=2,
     restated=("threshold", VERDICT),
 )
