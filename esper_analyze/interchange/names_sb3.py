@@ -106,10 +106,10 @@ def _iterations(rows: Sequence[LogRow]) -> list[int]:
     ``learn`` was called again, iterations start again at 1.
     """
     iterations, last, before, last_number = [], 0, 0, 0
-    first = min((number for row in rows if (number := counted(row, ITERATION)) is not None), default=0)
+    first = min((number for row in rows if (number := counted(row.cells, ITERATION)) is not None), default=0)
     for row in rows:
         if _dumped(row):
-            number = counted(row, ITERATION)
+            number = counted(row.cells, ITERATION)
             if number is not None and last_number >= number == first:
                 before = last
             last = last + 1 if number is None else before + number

@@ -12,6 +12,7 @@ from esper_analyze.interchange.cells import CellError, real, whole_number
 from esper_analyze.interchange.found_run import FoundRun
 from esper_analyze.interchange.imported import Imported, ImportLosses, Row
 from esper_analyze.interchange.raw_log import RawLog
+from esper_analyze.interchange.sb3_order import EPOCHS, models
 from esper_analyze.interchange.series import ScalarLog
 from esper_analyze.wording import many
 
@@ -51,6 +52,8 @@ class RowLog:
 
     def trainings(self) -> list[RowLog]:
         """Return the trainings that were logged into the file one after the other: their steps start over."""
+        if EPOCHS in self.columns():
+            return [replace(self, rows=rows) for rows in models(self.rows)]
         parts = list(_rising(*self._progress()))
         if len(parts) < 2 or any(len(part) < 2 or part[0][1] > parts[0][1][1] for part in parts):
             return [self]

@@ -6,11 +6,11 @@ it, it is the count of iterations (or environment steps), which starts again at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from esper_analyze.interchange.cells import CellError, whole_number
-from esper_analyze.interchange.imported import Imported
+from esper_analyze.interchange.imported import Imported, Row
 from esper_analyze.interchange.series import LogRow
 
 ITERATION, STEPS, EPOCHS = "time/iterations", "time/total_timesteps", "train/n_updates"
@@ -18,12 +18,46 @@ _Group = list[LogRow]
 _ColumnKey = tuple[int, ...]
 
 
-def counted(row: LogRow, name: str) -> int | None:
-    """Return the whole number that ``row`` has under ``name``, None when there is none."""
+def counted(cells: Mapping[str, object], name: str) -> int | None:
+    """Return the whole number that ``cells`` have under ``name``, None when there is none."""
     try:
-        return whole_number(row.cells.get(name))
+        return whole_number(cells.get(name))
     except CellError:
         return None
+
+
+def models(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the rows of each model that was trained with the same logger, one after the other.
+
+    The epochs of a model begin with those of its first training, and never go back. A file that was copied behind
+    itself, or sorted otherwise, is of one model.
+    """
+    starts, last, before = [0], -1, -1
+    for place, row in enumerate(rows):
+        epochs = counted(row, EPOCHS)
+        if epochs is None:
+            continue
+        if epochs < before:
+            starts.append(_first_of_next(rows, last, place))
+        last, before = place, epochs
+    parts = [list(rows[start:end]) for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
+    epochs_of = [[epochs for row in part if (epochs := counted(row, EPOCHS)) is not None] for part in parts]
+    if len(parts) == 1 or any(len(epochs) < 2 for epochs in epochs_of):
+        return [list(rows)]
+    early = sorted(set(epochs_of[0]))[:2][-1]
+    copied = any(all(row in parts[0] for row in part) for part in parts[1:])
+    apart = any(epochs[0] > early or set(epochs).isdisjoint(epochs_of[0]) for epochs in epochs_of)
+    return [list(rows)] if copied or apart else parts
+
+
+def _first_of_next(rows: Sequence[Row], last: int, place: int) -> int:
+    """Return where the next model's rows begin, after ``last`` of the one before: its first rollout has no epochs."""
+    steps = counted(rows[last], STEPS)
+    for between in range(last + 1, place):
+        taken = counted(rows[between], STEPS)
+        if steps is not None and taken is not None and taken < steps:
+            return between
+    return place
 
 
 def in_order(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool], imported: Imported) -> list[LogRow]:
@@ -60,7 +94,7 @@ def _unplaced(group: _Group, before: _Group, *, by_training: bool) -> bool:
     """Whether a group without a dump says nothing of its place that can be compared with that of the dump before."""
     if by_training:
         return _trained(group) < 0
-    return _iteration_of(group) is None or counted(before[-1], ITERATION) is not None
+    return _iteration_of(group) is None or counted(before[-1].cells, ITERATION) is not None
 
 
 def _groups(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool]) -> Iterator[_Group]:
@@ -76,12 +110,12 @@ def _groups(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool]) -> Iterato
 
 def _trained(group: _Group) -> int:
     """Return how many epochs were trained before a group, -1 where it says nothing: before the first training."""
-    return max((count for row in group if (count := counted(row, EPOCHS)) is not None), default=-1)
+    return max((count for row in group if (count := counted(row.cells, EPOCHS)) is not None), default=-1)
 
 
 def _iteration_of(group: _Group) -> int | None:
-    number = counted(group[-1], ITERATION)
-    return counted(group[-1], STEPS) if number is None else number
+    number = counted(group[-1].cells, ITERATION)
+    return counted(group[-1].cells, STEPS) if number is None else number
 
 
 def _by_calls(groups: Sequence[_Group]) -> list[_ColumnKey]:

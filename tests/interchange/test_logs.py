@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.errors import DamagedError, UsageError
-from esper_analyze.interchange.sources import read_source
+from esper_analyze.interchange.imported import Imported, Row
+from esper_analyze.interchange.sb3_order import models
+from esper_analyze.interchange.sources import find_logs, read_source
 from esper_analyze.replay.replay import replay
 from esper_analyze.storage.maintenance.verify import verify
 from tests.interchange.conftest import Taken
@@ -109,6 +111,22 @@ def test_a_second_call_of_learn_that_counts_its_epochs_goes_on(taken: Taken, tmp
     run = taken(write_csv(tmp_path / "progress.csv", [*first, *second]))
     assert [row["total_loss"] for row in run.frame("updates").to_dicts()] == [10.0, 11.0, 12.0, 10.0, 11.0]
     assert "repeated_row" not in set(run.frame("losses_of_data")["kind"])
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_two_models_that_were_logged_with_one_logger_are_two_runs(tmp_path: Path, cut: int) -> None:
+    first = counted_rows(4)
+    second = [{**row, **({"train/loss": 70.0 + k} if k else {})} for k, row in enumerate(counted_rows(5))][cut:]
+    found = dict(find_logs(write_csv(tmp_path / "progress.csv", [*first, *second])).read())
+    assert list(found) == ["progress-1", "progress-2"]
+    losses = [[row["total_loss"] for row in run.rows["updates"]] for run in found.values() if isinstance(run, Imported)]
+    assert losses == [[10.0, 11.0, 12.0], [71.0, 72.0, 73.0, 74.0]]
+
+
+def test_rows_that_are_sorted_otherwise_are_of_one_model() -> None:
+    rows: list[Row] = [dict(row) for row in counted_rows(6)]
+    for order in ((3, 5, 2, 4, 0, 1), (1, 2, 3, 4, 5, 0), (2, 4, 1, 3, 5, 0)):
+        assert len(models([rows[place] for place in order])) == 1
 
 
 def test_event_files_of_both_libraries_give_what_was_logged(taken: Taken, tmp_path: Path) -> None:
