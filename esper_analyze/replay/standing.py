@@ -164,11 +164,13 @@ def early_rules(replay: Replay) -> set[str]:
 def too_early(run: RecordedRun, replay: Replay) -> dict[str, str]:
     """Return the rules that judged nothing because it was too early, each with what it needs."""
     early, planned = early_rules(replay), bool(run.info.get("total_updates") or run.info.get("total_env_steps"))
-    return {
-        rule.name: rule.warm_up.needs(replay.thresholds[rule.name], planned=planned)
-        for rule in replay.rules
-        if rule.name in early and rule.warm_up is not None
-    }
+    needs: dict[str, str] = {}
+    for rule in replay.rules:
+        if rule.name in early and rule.warm_up is not None:
+            limits = replay.thresholds[rule.name]
+            enough = replay.updates >= rule.warm_up.updates(limits, planned)  # but some say nothing to it
+            needs[rule.name] = rule.warm_up.needs(limits, planned=planned) + (" that it can judge" if enough else "")
+    return needs
 
 
 def _has_judged(replay: Replay, rule: str) -> bool:

@@ -44,7 +44,7 @@ _UPPER = Rolling(_upper, size=2, every=5, first=25, inclusive=True)
 WARM_UP = WarmUp(
     "too early to expect a critic to have learnt",
     lambda limits, _: limits.after,
-    also=" whose returns vary (in a log, 40)",
+    also=" (40 of a log)",
 )
 
 

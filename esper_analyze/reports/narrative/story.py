@@ -385,7 +385,9 @@ def _nearest(evidence: Evidence) -> Iterator[Point]:
         worst = float(series.value[index])
         extreme = f"{metric} was {most} {number(worst)}, at update {series.update[index]:,}"
         if (worst > bound) == higher and worst != bound:
-            sentence = f"{extreme}, {beyond} {number(bound)}, but too briefly or rarely for {name} to warn"
+            informs = evidence.replay.verdict_counts.get(name, {}).get("info", 0)
+            why = f"information to {name}, not an alarm" if informs else f"too briefly or rarely for {name} to warn"
+            sentence = f"{extreme}, {beyond} {number(bound)}: {why}"
         else:
             sentence = f"{extreme}; {name} begins {beyond} {number(bound)}"
         yield Point(f"{sentence}.", figures_of(evidence.rules[name]))
@@ -407,17 +409,18 @@ def _sound(evidence: Evidence, overall: Standing) -> Iterator[Point]:
     yield from _unjudged(evidence, overall)
     series = all_series(evidence.run, "updates", ["episode_return_mean"])["episode_return_mean"]
     returns = series.value[series.finite]
-    if len(returns) > _COMPARED:
-        first, last = (number(float(part.mean())) for part in (returns[:_COMPARED], returns[-_COMPARED:]))
+    compared = min(_COMPARED, len(returns) // 2)
+    if compared:
+        first, last = (number(float(part.mean())) for part in (returns[:compared], returns[-compared:]))
         yield Point(
-            f"Episodes returned {last} in the last {_COMPARED} updates; it was {first} in the first {_COMPARED}."
-            f"{fall_of(series)}",
+            f"Episodes returned {last} in the last {many(compared, 'update')}; it was {first} in the first"
+            f"{f' {compared}' if compared > 1 else ''}.{fall_of(series)}",
             ("returns",),
         )
-    informed = sum(counts.get("info", 0) for counts in replay.verdict_counts.values())
+    informed = {name: counts["info"] for name, counts in replay.verdict_counts.items() if counts.get("info")}
     if informed:
-        was = "was" if informed == 1 else "were"
-        yield Point(f"{many(informed, 'verdict')} {was} informational only.", ("verdicts",))
+        named = ", ".join(f"{name} {count:,}" for name, count in sorted(informed.items(), key=lambda one: -one[1]))
+        yield Point(f"Information alone, by the number of verdicts: {named}.", ("verdicts",))
 
 
 def _of_log(evidence: Evidence) -> str:

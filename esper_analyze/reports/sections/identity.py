@@ -57,7 +57,8 @@ class Identity:
     def line(self) -> str:
         """Framework, algorithm, number of updates, and how the run ended."""
         named = dict(self.facts)
-        return " · ".join(filter(None, (self.subtitle, self.source, f"{named['updates']} updates", named["ended"])))
+        updates = f"{named['updates']} update{'s' if named['updates'] != '1' else ''}"
+        return " · ".join(filter(None, (self.subtitle, self.source, updates, named["ended"])))
 
     @property
     def id(self) -> str:
