@@ -136,7 +136,8 @@ AT_LEAST_ONE = {
     )},
     **{f"{rule.name}.clear_after": 51 for rule in RULES},
     **dict.fromkeys((
-        "kl_spike.target_updates", "spike_then_silence.updates", "spike_then_silence.reach", "gradient_drift.warmup",
+        "kl_spike.target_updates", "kl_spike.log_hits", "spike_then_silence.updates",
+        "spike_then_silence.reach", "gradient_drift.warmup",
         "head_entropy_collapse.warning_updates", "head_entropy_collapse.critical_updates",
         "critic_constant.warning_updates", "critic_constant.critical_updates", "update_skipped.critical_updates",
         "value_collapse.least_updates", "frozen_update.moved", "advantage_collapse.rewarded",

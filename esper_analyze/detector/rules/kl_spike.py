@@ -45,6 +45,11 @@ class KlSpikeLimits(Limits):
     alone: float = limit(
         0.3, "a single one in a log: of 400 known sound trainings one has a last epoch of that much", at_least=0.0
     )
+    log_hits: int = limit(
+        4,
+        "crossings within the window of a log, however usual: of 400 known sound trainings one has as many",
+        at_least=1,
+    )
     critical: float = limit(0.5, "at once (set by design)", at_least=0.0)
     target_factor: float = limit(1.5, "Stable-Baselines3 stops an epoch above 1.5 × target_kl", at_least=0.0)
     target_updates: int = limit(3, "3 updates in a row (set by design)", at_least=1)
@@ -67,8 +72,10 @@ def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement
     over = usable & (kl.values > goal)
     sustained = streak(over, usable & ~over, memory["over"]) >= limits.target_updates
     logged = kl_logged(frame)
-    alone = far & frame["kl_k3"].null & (kl.values > limits.alone)
-    often = (hits >= limits.window_hits) | alone
+    of_log = crossed & LOGGED.holds(frame)
+    alone = far & of_log & (kl.values > limits.alone)
+    kept = recent(of_log, memory["of_log"], limits.window) >= limits.log_hits
+    often = (hits >= limits.window_hits) | alone | kept
     bounds = Bounds(
         info=crossed,
         warning=often | sustained,
@@ -77,7 +84,9 @@ def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement
         warning_at=np.where(
             sustained & ~often,
             goal,
-            np.fmax(np.where(alone, limits.alone, limits.warning), limits.usual * level),
+            np.where(
+                kept, limits.warning, np.fmax(np.where(alone, limits.alone, limits.warning), limits.usual * level)
+            ),
         ),
         critical_at=limits.critical,
     )
@@ -134,10 +143,11 @@ RULE = Rule(
         Example("over the target three times", "warning", _cells(0.02, 0.02, 0.02, target=0.01), updates=3),
         Example("not recorded", "no_data", _cells(None), updates=1),
         Example("a log's last epoch, twice", "warning", _log(0.01, 0.15, 0.15), updates=3),
+        Example("a log's last epoch, ever larger", "warning", _log(*[0.03] * 20, *[0.12] * 4), updates=24),
         Example("a log's last epoch, once and far", "warning", _log(0.01, 0.4), updates=2),
         Example("a log's last epoch, far too far", "critical", _log(0.01, 0.9), updates=2),
     ),
-    memory={"far": window(LONGEST), "over": zeros, **recent_median_memory("level")},
+    memory={"far": window(LONGEST), "of_log": window(LONGEST), "over": zeros, **recent_median_memory("level")},
     causes=(
         "setting_changed",
         "observations_changed",
