@@ -39,6 +39,7 @@ def write_report(
     with _uncollected():
         for done, section in enumerate(SECTIONS, start=1):
             answers.append(answered(shown, section, figures=True))
+            gc.collect(0)
             if progress is not None:
                 progress(done)
     files: dict[str, bytes] = {}
