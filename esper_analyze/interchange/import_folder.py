@@ -3,8 +3,9 @@
 Logs in one folder are of one training unless they say otherwise: event files by the rule of ``import_tensorboard``,
 rows beside them by the numbers that both hold (``join_logs``). Where several trainings logged event files into one
 folder, rows belong to the one that they agree with, and to none when they agree with none. Each folder below is looked
-at for itself. Recorded runs, hidden folders and links to folders are passed over: a link such as ``latest`` would give
-its run twice, and one to a folder above it no end.
+at for itself, but for a trainer of transformers, which logs rows with its checkpoints and event files into ``runs``.
+Recorded runs, hidden folders and links to folders are passed over: a link such as ``latest`` would give its run twice,
+and one to a folder above it no end.
 """
 
 from __future__ import annotations
@@ -34,18 +35,23 @@ _FORMATS = {
 }
 """Formats of logs of rows by the name of their file."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)\Z")
+_EVENTS_OF_TRAINER = "runs"
 _PASSED_OVER = (".git", "__pycache__", "node_modules", "site-packages")
 
 
 @dataclass(frozen=True, slots=True)
 class LogFolder:
-    """One folder with logs that may be of one run. ``name`` is its path from where the search began, "" for that."""
+    """One folder with logs that may be of one run. ``name`` is its path from where the search began, "" for that.
+
+    ``is_one``: its rows and event files are of one run or none can be read. Else those that disagree are of two.
+    """
 
     path: Path
     name: str
     events: Sequence[Path] = ()
     rows: Sequence[Path] = ()
     monitors: Sequence[Path] = field(default=(), compare=False)
+    is_one: bool = True
 
     @property
     def log_path(self) -> Path:
@@ -60,7 +66,7 @@ class LogFolder:
         groups = event_runs(files)
         if not groups and not logs:
             raise self._nothing(files)
-        raws = _paired(groups, logs)
+        raws = _paired(groups, logs, is_one=self.is_one)
         empty = sum(not file.log.series for file in files)
         for _, raw in raws:
             raw.monitors = self.monitors if len(raws) == 1 else ()
@@ -87,12 +93,12 @@ def _imported(raw: RawLog, where: str, framework: str | None) -> Imported:
     return raw.imported(where, framework)
 
 
-def _paired(groups: Sequence[EventRun], logs: Sequence[RowLog]) -> list[tuple[str, RawLog]]:
+def _paired(groups: Sequence[EventRun], logs: Sequence[RowLog], *, is_one: bool) -> list[tuple[str, RawLog]]:
     """Return the runs with a name for each: event files joined with the rows that agree with them."""
     waiting = list(logs)
     if len(waiting) > 1 and len({log.names[0] for log in waiting}) == len(waiting):
         waiting = [_all_joined(waiting)]
-    if len(groups) == 1 and len(waiting) == 1:
+    if is_one and len(groups) == 1 and len(waiting) == 1:
         return [(folder_name(groups[0].name), joined(groups[0], waiting[0]))]
     raws: list[tuple[str, RawLog]] = []
     for group in groups:
@@ -150,6 +156,10 @@ def log_folders(
         below[:] = sorted(name for name in below if not name.startswith(".") and name not in _PASSED_OVER)
         _drop_older_checkpoints(path, below)
         name = "" if path == top else path.relative_to(top).as_posix()
+        trainer = _of_trainer(path, name, below, listing) if formats >= {*_FORMATS.values(), "tensorboard"} else None
+        if trainer is not None:
+            yield trainer, listing.others
+            continue
         if listing.events or listing.rows:
             yield LogFolder(path, name, listing.events, listing.rows, listing.monitors), listing.others
         elif listing.others or listing.monitors:
@@ -170,6 +180,20 @@ def _listed(folder: Path, names: Iterable[str], wanted: set[str]) -> _Listing:
         elif path.suffix != ".json" or path.name == import_json.TIMERS_FILE:  # most are settings
             listing.others.append(path)
     return listing
+
+
+def _of_trainer(folder: Path, name: str, below: list[str], listing: _Listing) -> LogFolder | None:
+    """Return the logs of a trainer of transformers in ``folder``, and leave out of ``below`` where they lie."""
+    checkpoints = [
+        one for one in below if _CHECKPOINT.match(one) and (folder / one / import_json.TRAINER_FILE).is_file()
+    ]
+    rows = [file for file in listing.rows if file.name == import_json.TRAINER_FILE]
+    rows = rows or [folder / one / import_json.TRAINER_FILE for one in checkpoints]
+    events = sorted((folder / _EVENTS_OF_TRAINER).glob(f"*/*{import_tensorboard.MARK}*"))
+    if listing.events or len(rows) != 1 or not events or len({file.parent for file in events}) > 1:
+        return None
+    below[:] = [one for one in below if one not in (*checkpoints, _EVENTS_OF_TRAINER)]
+    return LogFolder(folder, name, events, rows, listing.monitors, is_one=False)
 
 
 def _drop_older_checkpoints(folder: Path, below: list[str]) -> None:

@@ -8,7 +8,7 @@ rounding to float32 are of two trainings, and joining them would make up a third
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from esper_analyze.errors import UsageError
@@ -20,8 +20,8 @@ from esper_analyze.interchange.series import ScalarLog
 from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many
 
-_RAY = "ray/tune/"
-"""RLlib puts this before each name in its event files, and not in its other logs."""
+_BEFORE = {"ray/tune/": "", "train/": "", "eval/": "eval_"}
+"""What RLlib and the trainers of transformers put before each name in their event files, and what in other logs."""
 _ROUNDING = 1e-6
 """Relative: float32 rounds by 6e-8, and some loggers print seven digits."""
 _SMALLEST = 1e-37
@@ -58,7 +58,7 @@ def joined(events: EventRun, rows: RowLog) -> RawLog:
         raw = events.raw()
         raw.remarks.append(f"{rows.names[0]} was left out: the event files beside it tell where the training restarted")
         return raw
-    log = _renamed(events.attempts[0])
+    log = _renamed(events.attempts[0], set(rows.columns()))
     names = f"{rows.names[0]} and {events.files[0].path.name}"
     matched = max(_matches(log, rows), key=_Matched.rank, default=None)
     if matched is None or not matched.agreeing + len(matched.differing):
@@ -117,8 +117,15 @@ def _unique(rows: RowLog, column: str) -> list[int] | None:
     return steps if steps is not None and len(set(steps)) == len(steps) else None
 
 
-def _renamed(log: ScalarLog) -> ScalarLog:
-    return ScalarLog({name.removeprefix(_RAY): series for name, series in log.series.items()}, log.timesteps)
+def _renamed(log: ScalarLog, columns: Collection[str]) -> ScalarLog:
+    """Return ``log`` with the names that the ``columns`` of the rows have."""
+    renamed = {}
+    for name, series in log.series.items():
+        other = next(
+            (after + name[len(before) :] for before, after in _BEFORE.items() if name.startswith(before)), name
+        )
+        renamed[other if name not in columns and (other in columns or name.startswith("ray/")) else name] = series
+    return ScalarLog(renamed, log.timesteps)
 
 
 def _matches(log: ScalarLog, rows: RowLog) -> Iterator[_Matched]:

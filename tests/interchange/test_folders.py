@@ -271,3 +271,43 @@ def test_from_takes_formats_and_frameworks_and_refuses_what_is_neither(command: 
     said = command("import", file, "--out", tmp_path / "run", "--from", "tensorbord")
     assert (said.code, "did you mean 'tensorboard'" in said.err) == (2, True)
     assert "--format" not in command("import", "--help").out
+
+
+def trainer_rows(steps: int) -> Rows:
+    """Return (step, row) of each log of a trainer of transformers, as its trainer_state.json has them."""
+    return [
+        (step, {"loss": 0.5 / step, "reward": 0.1 * step, "kl": 0.01, "grad_norm": 1.0, "frac_reward_zero_std": 0.0})
+        for step in range(1, steps + 1)
+    ]
+
+
+def trainer_state(folder: Path, rows: Rows) -> None:
+    folder.mkdir(parents=True)
+    document = {"global_step": len(rows), "log_history": [{**row, "step": step} for step, row in rows]}
+    (folder / "trainer_state.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("state", ["checkpoint-20", "."])
+def test_checkpoints_and_event_files_of_a_trainer_are_one_run(taken: Taken, tmp_path: Path, state: str) -> None:
+    rows = trainer_rows(28)
+    out = tmp_path / "log"
+    out.mkdir()
+    event_log(
+        out / "runs" / "Nov30_host", [(step, {f"train/{name}": x for name, x in row.items()}) for step, row in rows]
+    )
+    trainer_state(out / "checkpoint-10", rows[:10])
+    trainer_state(out / "checkpoint-20", rows[:20])
+    if state == ".":
+        (out / "trainer_state.json").write_bytes((out / "checkpoint-20" / "trainer_state.json").read_bytes())
+        assert len(names(out)) == 1
+    updates = taken(out).frame("updates").to_dicts()
+    assert [row["total_loss"] for row in updates] == pytest.approx([0.5 / step for step, _ in rows], rel=1e-6)
+    assert updates[7]["total_loss"] == 0.5 / 8, "the rows' number, not that of single precision"
+    assert updates[27]["wall_time"] == 1.7e9 + 28
+
+
+def test_checkpoints_of_another_training_than_the_event_files_are_two_runs(tmp_path: Path) -> None:
+    rows = trainer_rows(20)
+    event_log(tmp_path / "runs" / "Nov30_host", [(step, {"train/loss": 3.0, "train/reward": 1.0}) for step, _ in rows])
+    trainer_state(tmp_path / "checkpoint-20", rows)
+    assert len(names(tmp_path)) == 2
