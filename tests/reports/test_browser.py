@@ -178,6 +178,35 @@ def test_a_closer_look_shows_more_of_a_long_line_and_every_spike_at_its_update(f
     assert found["y"][0] < -2 < 7 < found["y"][1] < 9
 
 
+FAR = (
+    ("log", 0.0, 1.6064142835545432e-31, 0.15937176231603467),
+    ("log", 0.0, 8.520266817635468e-31, 0.7924935473054435),
+    ("log", 0.0, 5e-324, 1e308),
+    ("log", 0.0, 0.3, 0.7),
+    ("symlog", 1e-14, -0.35, 1.3e-14),
+    ("symlog", 1e-300, -1e300, 1e300),
+    ("linear", 0.0, 1e-40, 3e-40),
+    ("linear", 0.0, 1e16, 1e16 + 4),
+    ("linear", 0.0, -1e308, 1e308),
+)
+"""Scale, its linear part, and ends of an axis that a broken training can have."""
+
+
+def test_figures_are_drawn_whatever_their_numbers_are(folder: Path, tmp_path: Path) -> None:
+    text = (folder / "index.html").read_text()
+    first = next(re.finditer(r'(<script type="application/json" class="curves"[^>]*>)(.*?)(</script>)', text))
+    panel = json.loads(first[2])[0]
+    panels = [
+        {**panel, "scale": scale, "linear_below": linear, "low": low, "high": high,
+         "curves": [{**panel["curves"][0], "x": [0, 1], "y": [low, high]}]}
+        for scale, linear, low, high in FAR
+    ]  # fmt: skip
+    others = text[first.end() :].replace('class="curves"', 'class="left-out"')
+    (folder / "far.html").write_text(f"{text[: first.start()]}{first[1]}{json.dumps(panels)}{first[3]}{others}")
+    dom = browse(tmp_path, "--virtual-time-budget=2000", "--dump-dom", (folder / "far.html").as_uri())
+    assert dom.count('class="uplot') == len(FAR)
+
+
 def test_the_policy_lets_the_figures_draw_and_no_other_script(folder: Path, tmp_path: Path) -> None:
     text = (folder / "index.html").read_text()
     (folder / "foreign.html").write_text(text.replace("</body>", "<script>document.title = 'foreign'</script></body>"))

@@ -78,11 +78,33 @@
     ctx.restore();
   };
 
-  const decades = (_, ticks) => {
-    const powers = ticks.map(tick => tick === 0 || Math.abs(Math.log10(Math.abs(tick)) % 1) < 1e-6 ? tick : null);
-    const every = Math.ceil(powers.filter(tick => tick != null).length / 6);
-    let count = 0;
-    return powers.map(tick => tick == null || count++ % every ? null : tick);
+  // Ticks of our own: uPlot's do not end where numbers are far from 1, such as gradient norms of 1e-31.
+  const most = 6;
+  const power = exponent => Number(`1e${exponent}`);
+  const even = (low, high) => {
+    const least = (high - low) / most, ten = power(Math.floor(Math.log10(least))), step = ten * [1, 2, 5, 10].find(times => times * ten >= least * (1 - 1e-9));
+    const first = Math.ceil(low / step), count = Math.floor(high / step) - first + 1;
+    return count > 0 && count <= 2 * most ? [...new Set(Array.from({ length: count }, (_, place) => +((first + place) * step).toPrecision(12)))] : [];
+  };
+  const decades = (low, high) => {
+    const found = [];
+    for (let exponent = Math.floor(Math.log10(low)); exponent <= Math.log10(high); exponent++) found.push(...[1, 2, 5].map(times => +(times * power(exponent)).toPrecision(6)));
+    const inside = found.filter(tick => tick >= low && tick <= high), powers = inside.filter(tick => /^1(e|0*$)|^0\.0*1$/.test(String(tick)));
+    return powers.length > 1 ? powers : inside;
+  };
+  const ticksOf = panel => (_, __, low, high) => {
+    if (!(high > low) || !isFinite(high - low)) return [];
+    if (panel.scale === "linear") return even(low, high);
+    if (panel.scale === "log") return low > 0 ? decades(low, high) : [];
+    const least = panel.linear_below, sides = [];
+    if (-low > least) sides.push(...decades(Math.max(least, -high), -low).map(tick => -tick).reverse());
+    if (low <= 0 && high >= 0) sides.push(0);
+    if (high > least) sides.push(...decades(Math.max(least, low), high));
+    return sides;
+  };
+  const thinned = (_, ticks) => {
+    const every = Math.ceil(ticks.length / most), zero = Math.max(0, ticks.indexOf(0));
+    return ticks.map((tick, place) => (place - zero) % every ? null : tick);
   };
   const range = panel => (plot, low, high) => {
     if (!zooming || low == null) return [panel.low, panel.high];
@@ -158,7 +180,7 @@
       axes: [
         { ...axis, show: true, space: (_, number, low, high) => 20 + 7 * Math.round(high).toLocaleString("en").length, size: last ? 40 : 20, label: !last ? undefined : columns(place) > 1 ? "update" : place.dataset.updates, labelSize: 18,
           values: (_, ticks) => ticks.map(tick => Number.isInteger(tick) ? tick.toLocaleString("en") : "") },
-        { ...axis, ...(panel.scale === "linear" ? {} : { filter: decades, grid: { ...axis.grid, filter: decades } }), size: 64, values: (_, ticks) => ticks.map(tick => tick == null ? "" : short(tick)) },
+        { ...axis, splits: ticksOf(panel), ...(panel.scale === "linear" ? {} : { filter: thinned, grid: { ...axis.grid, filter: thinned } }), size: 64, values: (_, ticks) => ticks.map(tick => tick == null ? "" : short(tick)) },
       ],
       series: [
         { label: "update", value: (_, update) => update == null ? "–" : update.toLocaleString("en") + moment(update) },
