@@ -115,22 +115,27 @@ class WarmUp:
 
     ``updates`` counts updates in which the subject was measured, the first judged one included; its second argument
     says whether the training's planned length is known. Then ``progress`` is the share that must have passed as well.
-    ``also``: what else it needs, in words.
+    ``also``: what else it needs, in words. ``of_log``: the updates that it needs of another tool's log, if fewer.
     """
 
     reason: str
     updates: Callable[[Any, bool], int]
     progress: Callable[[Any], float] | None = None
     also: str = ""
+    of_log: Callable[[Any], int] | None = None
 
     def excuse(self, where: Bools) -> Excuse:
         """Return the excuse; it produces no finding."""
         return Excuse(where, self.reason, quiet=True)
 
-    def needs(self, limits: Any, *, planned: bool) -> str:
+    def least(self, limits: Any, *, planned: bool, logged: bool) -> int:
+        """Return how many updates the rule needs; ``logged``: of another tool's log."""
+        return self.of_log(limits) if logged and self.of_log else self.updates(limits, planned)
+
+    def needs(self, limits: Any, *, planned: bool, logged: bool = False) -> str:
         """Return what the rule needs in words, "20 updates and 10 % of the training"."""
         share = f" and {100 * self.progress(limits):.3g} % of the training" if planned and self.progress else ""
-        return f"{self.updates(limits, planned)} updates{share}{self.also}"
+        return f"{self.least(limits, planned=planned, logged=logged)} updates{share}{self.also}"
 
 
 CONDITIONS = "conditions"

@@ -19,6 +19,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.replay.recorded_rules import known_thresholds
 from esper_analyze.replay.replay import replay
 from esper_analyze.runs.ending import End, TrainingEnd, end_of_run
+from esper_analyze.runs.log_source import is_log
 from esper_analyze.schema.history import was_added_after
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.wording import many
@@ -164,12 +165,13 @@ def early_rules(replay: Replay) -> set[str]:
 def too_early(run: RecordedRun, replay: Replay) -> dict[str, str]:
     """Return the rules that judged nothing because it was too early, each with what it needs."""
     early, planned = early_rules(replay), bool(run.info.get("total_updates") or run.info.get("total_env_steps"))
-    needs: dict[str, str] = {}
+    needs, logged = dict[str, str](), is_log(run.info)
     for rule in replay.rules:
         if rule.name in early and rule.warm_up is not None:
             limits = replay.thresholds[rule.name]
-            enough = replay.updates >= rule.warm_up.updates(limits, planned)  # but some say nothing to it
-            needs[rule.name] = rule.warm_up.needs(limits, planned=planned) + (" that it can judge" if enough else "")
+            least = rule.warm_up.least(limits, planned=planned, logged=logged)
+            more = " that it can judge" if replay.updates >= least else ""  # some say nothing to it
+            needs[rule.name] = rule.warm_up.needs(limits, planned=planned, logged=logged) + more
     return needs
 
 

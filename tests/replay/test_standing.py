@@ -289,7 +289,7 @@ def test_what_adapters_and_other_tools_recorded_gets_no_advice_on_a_loop(tmp_pat
 def test_rules_for_which_it_is_too_early_are_named_with_what_they_need(tmp_path: Path) -> None:
     evidence = gather(open_run(write_run(tmp_path / "run", 15)))
     words = frame(evidence).paragraph
-    assert "Too early: critic_not_learning needs 60 updates (40 of a log); " in words
+    assert "Too early: critic_not_learning needs 60 updates; " in words
     assert "value_divergence and gradient_explosion need 21 updates" in words
     assert "gradient_drift" not in words
     assert "lstm" not in " ".join(frame(evidence).caveats)

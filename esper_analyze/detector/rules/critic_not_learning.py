@@ -44,7 +44,7 @@ _UPPER = Rolling(_upper, size=2, every=5, first=25, inclusive=True)
 WARM_UP = WarmUp(
     "too early to expect a critic to have learnt",
     lambda limits, _: limits.after,
-    also=" (40 of a log)",
+    of_log=lambda limits: limits.after_in_log,
 )
 
 
@@ -68,7 +68,7 @@ class CriticNotLearningLimits(Limits):
     )
     after: int = limit(60, "sound recurrent runs took up to 50 updates to leave their start", at_least=20)
     after_in_log: int = limit(
-        40, "as few as tell the logs of known critics that never learnt from those of known sound ones", at_least=20
+        30, "as few as tell the logs of known critics that never learnt from those of known sound ones", at_least=20
     )
     nothing: float = limit(
         0.02, "explained variance on either side of 0, for 25 updates: predictions that do not vary", at_least=0.0
@@ -143,7 +143,7 @@ RULE = Rule(
     meaning="Over the last 50 updates the critic explained next to nothing of the returns, and no more than in its "
     "first ten updates (the baseline). If it at least knows the mean return, this is information: there may be "
     "nothing to predict. If it is off by more for long, it does not learn, and the policy is trained on its errors. "
-    "A log of another tool does not say by how much: there it is a warning where nine in ten of 40 updates or more are "
+    "A log of another tool does not say by how much: there it is a warning where nine in ten of 30 updates or more are "
     "that low, although there may be nothing to predict.",
     look_first="Whether the value loss reaches the critic (its gradient norm and update_ratio), vf_coef, value "
     "clipping with returns far larger than the clip, observations that do not hold what the return depends on.",
@@ -154,7 +154,7 @@ RULE = Rule(
         Example("low, but better than at its start", "ok", _cells(*[-0.6] * 10, *[0.05] * 60), updates=70),
         Example("no better than at its start, but it knows the mean", "info", _cells(*[0.0] * 70), updates=70),
         Example("no better, and off for long", "warning", _cells(*[0.02, -0.03] * 60, error=3.0), updates=120),
-        Example("a log: never above the bound", "warning", _log(*[-0.1] * 10, *[0.02] * 30), updates=40),
+        Example("a log: never above the bound", "warning", _log(*[-0.1] * 10, *[0.02] * 20), updates=30),
         Example("a log: exactly nothing", "warning", _log(0.001, *[0.002] * 24), updates=25),
         Example("too early to say", "not_applicable", _cells(*[-0.1] * 30), updates=30),
         Example("constant returns", "not_applicable", _cells(None, low=True)),
