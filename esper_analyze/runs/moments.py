@@ -35,7 +35,7 @@ class Moment:
     def sentence(self, update: int) -> str:
         """Return a sentence about ``update``, empty where nothing is known."""
         known = [] if self.env_steps is None else [f"after {self.env_steps:,} environment steps"]
-        known += [] if self.seconds is None else [f"{lasting(self.seconds)} after the first update"]
+        known += [f"{lasting(self.seconds)} after the first update"] if self.seconds else []  # not for the first itself
         return f"Update {update:,} ended {', '.join(known)}." if known else ""
 
 

@@ -73,6 +73,7 @@ class Alarms:
     restated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     now: ActiveAlarms = field(default_factory=ActiveAlarms)
     past: list[ActiveAlarm] = field(default_factory=list)
+    worst_ended: ActiveAlarm | None = None
     ended: int = 0
     ended_nonfinite: set[int] = field(default_factory=set)
 
@@ -100,6 +101,7 @@ class Alarms:
 
     def _end(self, alarm: ActiveAlarm) -> None:
         self.past.append(alarm)
+        self.worst_ended = min(filter(None, (self.worst_ended, alarm)), key=_gravity)
         if _began_nonfinite(alarm):
             self.ended_nonfinite.add(alarm.start)
         else:
@@ -118,6 +120,14 @@ class Alarms:
         for alarm in self.now.active.values():
             self._end(replace(alarm, cleared=update))
         self.now.active.clear()
+
+    def worst_incident(self, last_update: int) -> OpenIncident | None:
+        """Return the worst incident of all, ended or open, the first of several; None without any."""
+        alarms = [*filter(None, (self.worst_ended,)), *self.now.active.values()]
+        if not alarms:
+            return None
+        worst = min(alarms, key=_gravity)
+        return replace(self._shown(worst, self._incident(worst, last_update), None, 0), verdict=worst.worst.verdict)
 
     def open_incidents(self, last_update: int) -> list[OpenIncident]:
         """Return the open incidents, the primary one first, then the worst; each consequence below its cause."""
@@ -200,6 +210,11 @@ class Alarms:
         word, peak = "open" if alarm.cleared is None else "cleared", last_finding.value or 0.0
         fields = (last_finding.rule, last_finding.subject, last_finding.metric, first, alarm.start, end, word)
         return Incident(*fields, peak, last_finding.update, alarm.worst.verdict, 1)
+
+
+def _gravity(alarm: ActiveAlarm) -> tuple[int, int, int]:
+    """Return what is least for the worst alarm, the first of several."""
+    return -BY_WORD[alarm.worst.verdict], alarm.start, _RULE_ORDER.get(alarm.last.rule, len(_RULE_ORDER))
 
 
 def _beyond(finding: Finding, rule: Rule) -> bool:

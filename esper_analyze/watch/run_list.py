@@ -46,8 +46,9 @@ class RunLine:
     """One run in a list. ``state``: running, ended, crashed or damaged; ``why`` and ``fault`` in words.
 
     ``silent_s``: seconds since the last write, or since it ended; ``late``: too many for a running training. ``worst``
-    is the worst of ``open_incidents``, the first of several. ``verdict`` is the overall one as in ``esper-analyze ls``,
-    by open incidents only; a late run is a warning. What a run does not tell, or cannot be read of it, is None.
+    is the worst of ``open_incidents``, the first of several, and of a run that is over that of all its incidents.
+    ``verdict`` is the overall one as in ``esper-analyze ls``, of a running one by open incidents only; a late run is a
+    warning. What a run does not tell, or cannot be read of it, is None.
     """
 
     path: str
@@ -196,6 +197,8 @@ class RunList:
         shot = snapshot(follower)
         writer = follower.writers.get(follower.shown_rank)
         worst = min(shot.incidents, key=lambda incident: (incident.verdict != "critical", incident.start), default=None)
+        if shot.status.state not in (RUNNING, WAITING):
+            worst = follower.recent.alarms.worst_incident(shot.update or 0)
         verdict = "no_data"
         if writer is not None and follower.coverage is not None:
             end = TrainingEnd(writer.end, "", shot.update)

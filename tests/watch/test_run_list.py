@@ -91,12 +91,21 @@ def test_running_runs_are_listed_with_what_is_known_of_them_the_worst_first(soun
     bad.die()
 
 
-def test_a_run_stands_in_the_list_as_ls_says_when_no_incident_was_cleared(tmp_path: Path) -> None:
+def test_a_run_that_ended_stands_in_the_list_as_ls_says(tmp_path: Path) -> None:
     path = write_run(tmp_path / "sound", 60)
     (died,) = RunList([write_run(tmp_path / "died", 60, reason="ValueError: no")]).poll().ended
     (ended,) = RunList([path]).poll().ended
     assert (ended.verdict, died.verdict) == (summarise(path).verdict, summarise(tmp_path / "died").verdict)
     assert (ended.state, died.state) == ("ended", "crashed")
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.iterdir()), ids=lambda path: path.name)
+def test_an_incident_that_was_cleared_counts_once_the_run_has_ended(tmp_path: Path, path: Path) -> None:
+    copied = ended_at(Path(shutil.copytree(path, tmp_path / path.name)), time.time())
+    (ended,), summary = RunList([copied]).poll().ended, summarise(copied)
+    assert ended.verdict == summary.verdict
+    worst = None if ended.worst is None else ended.worst.verdict
+    assert worst == (None if summary.worst is None else summary.worst["verdict"])
 
 
 def test_runs_that_ended_long_ago_are_counted_and_never_read(

@@ -301,7 +301,7 @@ def test_a_list_shows_a_run_that_begins_and_one_that_dies_and_keeps_the_highligh
         said = "\n".join(lines_of(app))
         assert "1 run is being written" in said
         assert "2 ended lately, 1 of them died" in said
-        assert re.search(r"! crashed a +29 ", said)
+        assert re.search(r"✗ crashed a +29 ", said)
 
     listing(tmp_path, play)
     first.die()
