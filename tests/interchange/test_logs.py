@@ -123,6 +123,18 @@ def test_two_models_that_were_logged_with_one_logger_are_two_runs(tmp_path: Path
     assert losses == [[10.0, 11.0, 12.0], [71.0, 72.0, 73.0, 74.0]]
 
 
+def test_rows_whose_cells_are_in_another_order_than_the_header_are_left_out_and_counted(
+    taken: Taken, tmp_path: Path
+) -> None:
+    path = write_csv(tmp_path / "progress.csv", counted_rows(6))
+    header, *lines = path.read_text().splitlines()
+    turned = [",".join(reversed(line.split(","))) for line in lines[4:]]
+    path.write_text("\n".join([header, *lines[:4], *turned]) + "\n")
+    run = taken(path)
+    assert [row["total_loss"] for row in run.frame("updates").to_dicts()] == [10.0, 11.0, 12.0]
+    assert run.frame("losses_of_data").filter(kind="misplaced_row")["rows"].to_list() == [2]
+
+
 def test_rows_that_are_sorted_otherwise_are_of_one_model() -> None:
     rows: list[Row] = [dict(row) for row in counted_rows(6)]
     for order in ((3, 5, 2, 4, 0, 1), (1, 2, 3, 4, 5, 0), (2, 4, 1, 3, 5, 0)):
