@@ -14,6 +14,7 @@ from esper_analyze.interchange.imported import Imported, Row
 from esper_analyze.interchange.series import LogRow
 
 ITERATION, STEPS, EPOCHS = "time/iterations", "time/total_timesteps", "train/n_updates"
+_TRAINED = "train/"
 _Group = list[LogRow]
 _ColumnKey = tuple[int, ...]
 
@@ -30,24 +31,36 @@ def models(rows: Sequence[Row]) -> list[list[Row]]:
     """Return the rows of each model that was trained with the same logger, one after the other.
 
     The epochs of a model begin with those of its first training, and never go back. A file that was copied behind
-    itself, or sorted otherwise, is of one model.
+    itself, or sorted otherwise, is of one model. With the first rollout of the next model the logger mostly writes what
+    it still holds of the last training of the one before, which tells that it went on in that file.
     """
-    starts, last, before = [0], -1, -1
+    starts, last, before, held = [0], -1, -1, set[int]()
     for place, row in enumerate(rows):
         epochs = counted(row, EPOCHS)
         if epochs is None:
             continue
         if epochs < before:
-            starts.append(_first_of_next(rows, last, place))
+            if last > starts[-1] and _goes_back(rows[last - 1], rows[last]):
+                held.add(last)
+            starts.append(last if last in held else _first_of_next(rows, last, place))
         last, before = place, epochs
     parts = [list(rows[start:end]) for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
+    for number, start in enumerate(starts):
+        if start in held:
+            parts[number - 1].append({name: cell for name, cell in rows[start].items() if name.startswith(_TRAINED)})
+            parts[number][0] = {name: cell for name, cell in rows[start].items() if not name.startswith(_TRAINED)}
     epochs_of = [[epochs for row in part if (epochs := counted(row, EPOCHS)) is not None] for part in parts]
     if len(parts) == 1 or any(len(epochs) < 2 for epochs in epochs_of):
         return [list(rows)]
     early = sorted(set(epochs_of[0]))[:2][-1]
     copied = any(all(row in parts[0] for row in part) for part in parts[1:])
-    apart = any(epochs[0] > early or set(epochs).isdisjoint(epochs_of[0]) for epochs in epochs_of)
+    apart = any(epochs[0] > early or (not held and set(epochs).isdisjoint(epochs_of[0])) for epochs in epochs_of)
     return [list(rows)] if copied or apart else parts
+
+
+def _goes_back(before: Row, row: Row) -> bool:
+    steps, begun = counted(before, STEPS), counted(row, STEPS)
+    return steps is not None and begun is not None and begun < steps
 
 
 def _first_of_next(rows: Sequence[Row], last: int, place: int) -> int:
@@ -150,4 +163,4 @@ def _trained_once(ordered: Sequence[tuple[_ColumnKey, _Group]], imported: Import
 
 
 def _untrained(row: LogRow) -> dict[str, object]:
-    return {name: cell for name, cell in row.cells.items() if not name.startswith("train/")}
+    return {name: cell for name, cell in row.cells.items() if not name.startswith(_TRAINED)}

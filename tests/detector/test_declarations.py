@@ -33,7 +33,7 @@ REVISED = {
     "frozen_update": (5, {"value", "threshold", VERDICT}),
     "entropy_collapse": (3, {VERDICT}),
     "head_entropy_collapse": (4, {"threshold", VERDICT}),
-    "advantage_collapse": (5, {"threshold", VERDICT}),
+    "advantage_collapse": (6, {"threshold", VERDICT}),
     "value_collapse": (4, {"threshold", VERDICT}),
     "advantage_outlier": (2, {"threshold"}),
     "critic_constant": (5, {"value", VERDICT}),
@@ -47,6 +47,7 @@ REVISED = {
     "environments_alike": (2, {VERDICT}),
     "value_fit_lost": (2, {VERDICT}),
     "gradient_stopped": (2, {VERDICT}),
+    "eval_apart": (2, {VERDICT}),
     "performance_degradation": (5, {"value", "threshold", "baseline", VERDICT}),
 }
 """The revisions that recorded runs name. One that changes makes ``replay --verify`` compare less of them."""

@@ -253,8 +253,9 @@ def _of_logs(rule: Rule) -> dict[str, Any]:
     if LOGGED not in rule.conditions:
         return {}
     of_logs = {*KL_LOG, *VALUE_LOG} & set(rule.columns)
-    norm = {"grad_norm_pre_clip": "any"} if rule.name == "frozen_update" else {}
-    return {LOGGED.key: [0.0], **dict.fromkeys(of_logs, "any"), **norm}
+    own = {"frozen_update": "grad_norm_pre_clip", "advantage_collapse": "reward_zero_std_fraction"}
+    others = {own[rule.name]: "any"} if rule.name in own else {}
+    return {LOGGED.key: [0.0], **dict.fromkeys(of_logs, "any"), **others}
 
 
 def _of_fixed_bounds() -> list[Promise]:

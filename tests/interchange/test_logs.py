@@ -113,6 +113,18 @@ def test_a_second_call_of_learn_that_counts_its_epochs_goes_on(taken: Taken, tmp
     assert "repeated_row" not in set(run.frame("losses_of_data")["kind"])
 
 
+def test_what_the_logger_still_holds_of_one_model_is_not_the_next_one_s(tmp_path: Path) -> None:
+    first, second = counted_rows(6)[3:], counted_rows(5)  # of the first model only the end: no epochs are in both
+    second[0] |= {**trained(5), "train/n_updates": 60}
+    found = dict(find_logs(write_csv(tmp_path / "progress.csv", [*first, *second])).read())
+    runs = [run.rows["updates"] for run in found.values() if isinstance(run, Imported)]
+    assert [[row["total_loss"] for row in rows if row.get("total_loss") is not None] for rows in runs] == [
+        [12.0, 13.0, 14.0, 15.0],
+        [10.0, 11.0, 12.0, 13.0],
+    ]
+    assert [row.get("episode_return_mean") for row in runs[1]][:2] == [0.0, 1.0]
+
+
 @pytest.mark.parametrize("cut", [0, 1])
 def test_two_models_that_were_logged_with_one_logger_are_two_runs(tmp_path: Path, cut: int) -> None:
     first = counted_rows(4)

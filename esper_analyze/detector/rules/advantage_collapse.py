@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,14 +11,17 @@ from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_le
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, largest_reward
 from esper_analyze.detector.conditions.shared import free, held
+from esper_analyze.detector.conditions.stand_ins import COUNTED, LOGGED, stands_in
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Bools, Frame, Ints, Signal
 from esper_analyze.detector.streaks import streak, tally, zeros
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, Verdict, settle
 
 REWARD = REWARDS[1]
 """The metric of the verdicts on rewards."""
+GROUPS = "reward_zero_std_fraction"
+"""What a log of GRPO or RLOO has of advantages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,20 @@ class AdvantageCollapseLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> list[Judgement]:
-    """Judge the spread of advantages in rewarded rollouts, and how long none has been rewarded."""
-    return [_spread(frame, memory, limits), _rewards(frame, memory, limits)]
+    """Judge the spread of advantages in rewarded rollouts, how long none has been rewarded, and groups of a log."""
+    judged = [_spread(frame, memory, limits), _rewards(frame, memory, limits)]
+    used = stands_in(frame, "advantage_std")
+    return judged if used is None else [*judged, _groups(frame, memory, limits, used)]
+
+
+def _groups(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits, used: Bools) -> Judgement:
+    """Judge the share of groups whose rewards are all equal, where a log says it: of all groups none teaches."""
+    share = frame[GROUPS]
+    every = used & share.finite & (share.values >= 1.0)
+    long = streak(every, used & share.finite & ~every, memory["groups"]) >= limits.sustained
+    bounds = Bounds(info=long, warning=long & ~AT_BEST.holds(frame), info_at=1.0, warning_at=1.0)
+    judged = settle(GROUPS, share, bounds, excuses=[Excuse(share.null & frame.present, "no groups", quiet=True)])
+    return replace(judged, code=np.where(used, judged.code, np.int8(Verdict.ABSENT)))
 
 
 def _spread(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> Judgement:
@@ -103,7 +118,8 @@ def guard(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> Defe
         spread.name: (limits.narrow * early, limits.critical),
         EPISODE_RETURN: () if np.count_nonzero(frame[REWARD].null) else FREE,  # it stands in for rewards
         **dict.fromkeys(REWARDS, ()),
-        **held(frame, UNREWARDED),
+        **dict.fromkeys((GROUPS, COUNTED), FREE),
+        **held(frame, UNREWARDED, LOGGED),
     }
     return DeferralGuard(
         lasting, {**sides, **(held(frame, AT_BEST) if np.count_nonzero(memory["none"]) else free(AT_BEST))}
@@ -111,11 +127,11 @@ def guard(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> Defe
 
 
 def _cells(*values: float | None) -> dict[str, object]:
-    return {"advantage_std": list(values), "reward_min": 0.0, "reward_max": 1.0}
+    return {"advantage_std": list(values), "reward_min": 0.0, "reward_max": 1.0, COUNTED: 8}
 
 
 def _unrewarded(*rewards: float, returns: float = 2.0) -> dict[str, object]:
-    return {"advantage_std": 1.0, "reward_min": 0.0, "reward_max": list(rewards), EPISODE_RETURN: returns}
+    return _cells(1.0) | {"advantage_std": 1.0, "reward_max": list(rewards), EPISODE_RETURN: returns}
 
 
 RULE = Rule(
@@ -123,9 +139,9 @@ RULE = Rule(
     table="updates",
     figures=("value",),
     panels=("value.advantages",),
-    columns=("advantage_std", EPISODE_RETURN, *REWARDS),
-    context=(EPISODE_RETURN, *REWARDS),
-    conditions=(AT_BEST, UNREWARDED),
+    columns=("advantage_std", EPISODE_RETURN, *REWARDS, GROUPS, COUNTED),
+    context=(EPISODE_RETURN, *REWARDS, GROUPS, COUNTED),
+    conditions=(AT_BEST, UNREWARDED, LOGGED),
     limits=AdvantageCollapseLimits,
     judge=judge,
     guard=guard,
@@ -135,8 +151,10 @@ RULE = Rule(
     "unit size and trains on it; one that does not learns nothing. Advantages that have become narrow are information, "
     "and so are all of these where returns rose and stay near their best: nothing is left to prefer.",
     meanings={
+        GROUPS: "In every group all rewards are equal, update after update: relative to their group all responses are "
+        "as good, so that nothing is learnt from them.",
         REWARD: "No rollout has been rewarded for much longer than ever before: the policy is trained on the critic's "
-        "errors alone. Before rewards have come often it is information: there is nothing to learn from yet."
+        "errors alone. Before rewards have come often it is information: there is nothing to learn from yet.",
     },
     look_first="Rewards of those rollouts; whether every episode ends alike; explained_variance near 1 with a "
     "constant reward.",
@@ -154,17 +172,19 @@ RULE = Rule(
         Example("rewards stay away for five updates", "warning", _unrewarded(*[1.0] * 20, *[0.0] * 5), updates=25),
         Example("rewards are as rare as before", "info", _unrewarded(*[0.0] * 4, *[1.0] * 20, *[0.0] * 6), updates=30),
         Example("no reward yet", "info", _unrewarded(*[0.0] * 25, returns=0.0), updates=25),
+        Example("no group of a log differs", "warning", {GROUPS: [1.0] * 5, COUNTED: None}, updates=5),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("not recorded", "no_data", {"advantage_std": None}),
     ),
-    memory={**dict.fromkeys(("narrow", "none", "silent", "rewarded", "longest"), zeros), **EARLY_MEMORY},
+    memory={**dict.fromkeys(("narrow", "none", "silent", "rewarded", "longest", "groups"), zeros), **EARLY_MEMORY},
     causes=("numerical_instability",),
     confirmed_by="sustained",
     higher_is_worse=False,
     statistics={
         "advantage_std": Statistic("advantage_std", baseline="its mean over the first updates", column="advantage_std"),
         REWARD: Statistic("largest |reward| of a rollout"),
+        GROUPS: Statistic("share of groups whose rewards are all equal", column=GROUPS),
     },
-    revision=5,
+    revision=6,
     restated=("threshold", VERDICT),
 )
