@@ -106,6 +106,11 @@ def apart(judgement: Judgement, stand_ins: Sequence[tuple[str, Bools]]) -> list[
     return [replace(judgement, metric=name, code=np.where(of, judgement.code, absent)) for name, of in columns]
 
 
+def only_of_log(judgement: Judgement, used: Bools) -> Judgement:
+    """Return ``judgement`` of a column where it stands in for another, absent elsewhere."""
+    return replace(judgement, code=np.where(used, judgement.code, np.int8(Verdict.ABSENT)))
+
+
 ENTROPY_OF_START = Statistic("entropy as a share of its first updates", baseline="mean of the first updates, nats")
 ENTROPY_START = 3
 """Updates whose mean entropy is that of a policy before it learnt: close to the most that its actions allow."""

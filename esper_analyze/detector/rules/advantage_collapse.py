@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,12 +11,12 @@ from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_le
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, largest_reward
 from esper_analyze.detector.conditions.shared import free, held
-from esper_analyze.detector.conditions.stand_ins import COUNTED, LOGGED, stands_in
+from esper_analyze.detector.conditions.stand_ins import COUNTED, LOGGED, only_of_log, stands_in
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Bools, Frame, Ints, Signal
 from esper_analyze.detector.streaks import streak, tally, zeros
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, Verdict, settle
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 REWARD = REWARDS[1]
 """The metric of the verdicts on rewards."""
@@ -56,7 +56,7 @@ def _groups(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits, used:
     long = streak(every, used & share.finite & ~every, memory["groups"]) >= limits.sustained
     bounds = Bounds(info=long, warning=long & ~AT_BEST.holds(frame), info_at=1.0, warning_at=1.0)
     judged = settle(GROUPS, share, bounds, excuses=[Excuse(share.null & frame.present, "no groups", quiet=True)])
-    return replace(judged, code=np.where(used, judged.code, np.int8(Verdict.ABSENT)))
+    return only_of_log(judged, used)
 
 
 def _spread(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> Judgement:

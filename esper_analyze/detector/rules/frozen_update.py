@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,13 +19,14 @@ from esper_analyze.detector.conditions.stand_ins import (
     apart,
     kl_logged,
     movement,
+    only_of_log,
     stands_in,
 )
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import latest, nothing_yet, streak, tally, zeros
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, Verdict, settle
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 POST_CLIP, NORM = "grad_norm_post_clip_max", "grad_norm_pre_clip"
 """The norm that the optimizer got; what stands in for it in a log."""
@@ -60,8 +61,7 @@ def judge(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> list[Judg
     none = used & norm.equals(0.0)
     long = streak(none, used & norm.finite & ~none, memory["no_gradient"]) >= limits.sustained
     bounds = Bounds(info=long, warning=long & ~AT_BEST.holds(frame), info_at=0.0, warning_at=0.0)
-    of_log = settle(NORM, norm, bounds, excuses=[idle])
-    return [*judged, replace(of_log, code=np.where(used, of_log.code, np.int8(Verdict.ABSENT)))]
+    return [*judged, only_of_log(settle(NORM, norm, bounds, excuses=[idle]), used)]
 
 
 def _gradient(frame: Frame, limits: FrozenUpdateLimits, idle: Excuse) -> Judgement:

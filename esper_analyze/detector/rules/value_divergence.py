@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,12 +20,12 @@ from esper_analyze.detector.conditions.applicability import RETURNS, returns_har
 from esper_analyze.detector.conditions.convergence import EPISODE_RETURN
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
 from esper_analyze.detector.conditions.shared import held
-from esper_analyze.detector.conditions.stand_ins import COUNTED, LOGGED, RISING_MEMORY, rising, stands_in
+from esper_analyze.detector.conditions.stand_ins import COUNTED, LOGGED, RISING_MEMORY, only_of_log, rising, stands_in
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Bools, Frame
 from esper_analyze.detector.streaks import streak, zeros
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, Verdict, settle
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 METRICS = ("value_nrmse", "bellman_error")
 SCALED = METRICS[:1]
@@ -63,7 +63,7 @@ def judge(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> list[J
         Excuse(frame[LOSS].nonfinite, "non-finite: judged by numerical_instability", quiet=True),
     ]
     loss = _judge_one(frame, memory, limits, LOSS, limits.loss_factor, 0.0, others=others, of=used)
-    return [*errors, replace(loss, code=np.where(used, loss.code, np.int8(Verdict.ABSENT)))]
+    return [*errors, only_of_log(loss, used)]
 
 
 def _floors(limits: ValueDivergenceLimits) -> tuple[tuple[str, float, float], ...]:
