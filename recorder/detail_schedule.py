@@ -14,7 +14,6 @@ from recorder.capture.detail import Detail
 from recorder.capture.parameters import ParameterMap
 from recorder.capture.update_buffer import UpdateBuffer
 from recorder.gates import Gates, lstms
-from recorder.pretrigger import Pretrigger
 from recorder.transfer import Handle, Outgoing
 
 UNSAMPLED_LEVELS = ("OFF", "MINIMAL")
@@ -27,7 +26,6 @@ class DetailSchedule:
         self, model: nn.Module | None, parameters: ParameterMap | None, fraction: float | None, *, separate: bool
     ) -> None:
         self.detail = None if parameters is None else Detail(parameters)
-        self.pretrigger = None if self.detail is None else Pretrigger(self.detail)
         self._budget = Budget(fraction, 0.0 if self.detail is None or fraction is None else self.detail.predicted())
         self._gates = Gates(() if model is None else lstms(model))
         self._separate = separate
@@ -44,8 +42,8 @@ class DetailSchedule:
         """Continue with other parameters; nothing is compared with measurements of the previous ones."""
         self._gates.stop()
         self._gates = Gates(lstms(model))
-        if parameters is not None and self.pretrigger is not None:
-            self.detail = self.pretrigger.detail = Detail(parameters)
+        if parameters is not None and self.detail is not None:
+            self.detail = Detail(parameters)
 
     @property
     def wanted(self) -> bool:
@@ -96,15 +94,11 @@ class DetailSchedule:
             with self._timed():
                 self.detail.separate(policy_loss, value_loss, entropy_loss if reaches else None)
 
-    def tensors(
-        self, update: int, level: str, buffer: UpdateBuffer, states: dict[str, State], outgoing: Outgoing
-    ) -> Handle | None:
+    def tensors(self, buffer: UpdateBuffer, states: dict[str, State], outgoing: Outgoing) -> Handle | None:
         """Schedule the detail of the ended update; add the LSTM state to ``states`` if missing there.
 
         Return the handle of the gates' statistics; None if there are none.
         """
-        if self.pretrigger is not None and not self.wanted and level not in UNSAMPLED_LEVELS:
-            self.pretrigger.keep(update, buffer.snapshots)
         self._gates.stop()
         if self._gates.state is not None:
             states.setdefault("update", self._gates.state)

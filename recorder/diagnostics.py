@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from esper_analyze.storage.block import Rows
-from recorder.capture.gradient_snapshot import GradientReader
+from recorder.capture.parameters import ParameterMap
 from recorder.capture.transitions import RatioBounds, transition_rows
 from recorder.capture.update_buffer import UpdateBuffer
 from recorder.rows import UpdateRows
@@ -14,18 +14,18 @@ from recorder.stability import stability_rows
 
 
 class Diagnostics:
-    """Checks the measurements of each ended update. ``asked``: write a stability report in any case."""
+    """Checks the measurements of each ended update."""
 
-    def __init__(self, thresholds: Mapping[str, Mapping[str, Any]], reader: GradientReader | None) -> None:
-        self.bounds = RatioBounds(
-            float(thresholds["ratio_collapse"]["warning"]), float(thresholds["ratio_explosion"]["warning"])
-        )
-        self.asked = False
-        self.reader = reader
+    def __init__(self, thresholds: Mapping[str, Mapping[str, Any]], parameters: ParameterMap | None) -> None:
+        self.bounds = ratio_bounds(thresholds)
+        self.parameters = parameters
         self._unstable = False
 
-    def rows(self, buffer: UpdateBuffer, rows: UpdateRows) -> dict[str, Rows]:
-        """Return rows of ``transitions`` and ``tensors``; the latter at the first update of a non-finite series."""
+    def rows(self, buffer: UpdateBuffer, rows: UpdateRows, *, asked: bool) -> dict[str, Rows]:
+        """Return rows of ``transitions`` and ``tensors``; the latter if ``asked``.
+
+        They are also written at the first update of a non-finite series.
+        """
         tables: dict[str, Rows] = {}
         concerned = self._concerned(rows)
         if concerned:
@@ -33,11 +33,10 @@ class Diagnostics:
             epochs = [minibatch.epoch for minibatch in buffer.minibatches]
             tables["transitions"] = transition_rows(buffer.worst, concerned, epochs, rows.update["update"])
         unstable = bool(rows.update.get("tensors_nonfinite") or rows.update.get("nonfinite_sources"))
-        if self.reader is not None and (self.asked or (unstable and not self._unstable)):
+        if self.parameters is not None and (asked or (unstable and not self._unstable)):
             cause = "nonfinite" if unstable else "asked"
-            parameters = self.reader.parameters
-            tables["tensors"] = stability_rows(parameters, rows.norms, buffer.snapshots, rows.update, cause=cause)
-        self._unstable, self.asked = unstable, False
+            tables["tensors"] = stability_rows(self.parameters, rows.norms, buffer.snapshots, rows.update, cause=cause)
+        self._unstable = unstable
         return tables
 
     def _concerned(self, rows: UpdateRows) -> dict[int, str]:
@@ -46,3 +45,8 @@ class Diagnostics:
         if len(rows.heads) > 1:
             concerned |= {1 + index: row["head"] for index, row in enumerate(rows.heads) if self.bounds.crossed(row)}
         return concerned
+
+
+def ratio_bounds(thresholds: Mapping[str, Mapping[str, Any]]) -> RatioBounds:
+    """Return the bounds beyond which the worst samples are recorded: those of the two rules on ratios."""
+    return RatioBounds(float(thresholds["ratio_collapse"]["warning"]), float(thresholds["ratio_explosion"]["warning"]))

@@ -16,7 +16,7 @@ from torch import Tensor
 from esper_analyze.schema.row_types import LayersColumns
 from esper_analyze.storage.block import Block, nullable
 from recorder.capture.detail import Detail, DetailBatch, SampledDetail, fullest_batches
-from recorder.capture.snapshot_batch import SnapshotBatch
+from recorder.capture.snapshot_batch import SnapshotStack
 from recorder.measure.elements import element_statistics
 from recorder.reduce.detail import DetailNumbers
 from recorder.transfer import Handle
@@ -31,7 +31,7 @@ class _KeptStep:
 
     update: int
     detail: Detail  # of the parameters at that time
-    batch: SnapshotBatch
+    batch: SnapshotStack
     minibatch: int
     gradients: Tensor | None
     norms: Tensor | None
@@ -44,7 +44,7 @@ class Pretrigger:
         self.detail = detail
         self._steps: deque[_KeptStep] = deque(maxlen=UPDATES)
 
-    def keep(self, update: int, batches: Sequence[SnapshotBatch]) -> None:
+    def keep(self, update: int, batches: Sequence[SnapshotStack]) -> None:
         """Keep one step of an unsampled update; of several parameter lists, the longest."""
         if self._steps and self._steps[-1].update == update:  # kept before Ctrl-C interrupted
             return

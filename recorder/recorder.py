@@ -18,10 +18,8 @@ from torch.optim.optimizer import Optimizer
 
 from esper_analyze.detector.rule import Rule, revisions
 from esper_analyze.detector.thresholds import Thresholds
-from esper_analyze.schema.merging import RankRows
 from esper_analyze.schema.printable import LOG
 from esper_analyze.schema.row_types import EventsRow, LossesOfDataRow, UpdatesRow
-from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, arguments, clip, options, ranks, run_names, shutdown, slots
@@ -34,8 +32,8 @@ from recorder.capture.update_buffer import UpdateBuffer
 from recorder.clip import Clipped
 from recorder.clock import Clock
 from recorder.console import Console
-from recorder.detail_schedule import DetailSchedule
-from recorder.diagnostics import Diagnostics
+from recorder.detail_schedule import UNSAMPLED_LEVELS, DetailSchedule
+from recorder.diagnostics import ratio_bounds
 from recorder.guard import ErrorGuard
 from recorder.heads import Heads
 from recorder.live_model import LiveModel
@@ -45,19 +43,16 @@ from recorder.minibatch_reader import MinibatchReader
 from recorder.observations import Observations
 from recorder.online_detector import OnlineDetector
 from recorder.optimizer_state import OptimizerStates
+from recorder.pipeline import CapturedUpdate, Pipeline
 from recorder.process_state import by_default
-from recorder.rollout import rollout_arrays, rollout_tensors
-from recorder.rows import EndedUpdate, Episode, rows_of, undeclared_cells
+from recorder.rollout import rollout_inputs
+from recorder.rows import Episode, MeasuredUpdate, UpdateFacts
 from recorder.slots import Parameters, Slots
 from recorder.store.resume import begin
 from recorder.store.store import Store
-from recorder.transfer import Handle, Outgoing, Transfer
+from recorder.transfer import Handle, Outgoing
 from recorder.uninterrupted import Uninterrupted
 
-UNSEEN_CLIP = (
-    "optimizer steps but no clip call seen, so gradients before clipping are not recorded; call it by its module "
-    "(torch.nn.utils.clip_grad_norm_) or call rec.gradients() after backward"
-)
 MAX_MINIBATCHES = 100_000
 """Minibatches of one update kept in memory; a loop that never calls ``update`` must not fill it."""
 
@@ -249,21 +244,28 @@ class Recorder:
         self._store = Store(self.run_dir, rank=self.rank_role.rank, attempt=earlier.attempt)
         self._update = self._first_update = earlier.last_update + 1
         self._resumed = RESUMED_FRESH if earlier.attempt else None
-        self._pending: EndedUpdate | None = None
-        self._diagnostics = Diagnostics(self._detector.detector.thresholds.as_dict(), self._reader)
-        self._spent = 0.0
+        self._pending: tuple[UpdateFacts, MeasuredUpdate] | None = None
+        self._bounds = ratio_bounds(self._detector.detector.thresholds.as_dict())
+        self._stability = False  # a stability report was asked for
+        self._pipeline = Pipeline(
+            self.heads,
+            self.parameters,
+            self._detector,
+            self._store,
+            self.guarded,
+            records_gradients=self.rank_role.records_gradients,
+        )
         self._buffer, self._slots = self._new_buffer(), Slots()
         self._states: dict[str, State] = {}
         self._episodes: deque[Episode] = (
             deque()
         )  # a growing list would make malloc consolidate in the middle of a rollout
-        self._episode_count = 0
+        self._spent, self._episode_count = 0.0, 0
         self._learning_rate: float | Tensor | None = None
         self._optimizer_states, self._between_updates = OptimizerStates(), BetweenUpdates()
         self._observations = Observations()
         self._clock, self._uninterrupted = Clock(), Uninterrupted()
-        self._closed = False
-        self._cut_short = False  # the last update was interrupted
+        self._closed = self._cut_short = False  # cut short: the last update was interrupted
         if not earlier.attempt:  # else the model is likely to be loaded after this
             self._remember_parameters()
         if self.parameters is not None:
@@ -295,8 +297,8 @@ class Recorder:
         }
 
     def _new_buffer(self) -> UpdateBuffer:
-        heads, bounds, every = len(self.heads.names), self._diagnostics.bounds, self.level == "DEBUG"
-        buffer = UpdateBuffer(self._reader, heads, self._detail_schedule.detail, bounds, every_step=every)
+        heads, every = len(self.heads.names), self.level == "DEBUG"
+        buffer = UpdateBuffer(self._reader, heads, self._detail_schedule.detail, self._bounds, every_step=every)
         buffer.changed_groups = self._changed_groups
         return buffer
 
@@ -435,7 +437,7 @@ class Recorder:
 
     def stability_report(self) -> None:
         """Request the rows of ``tensors`` for the update in progress."""
-        self._diagnostics.asked = True
+        self._stability = True
 
     def _begin_minibatch(self) -> bool:
         """Finish the previous update, record the start of optimisation; return whether to record this minibatch."""
@@ -458,7 +460,8 @@ class Recorder:
             return
         events = self._model.follow()
         self.parameters = self._model.parameters
-        self._reader = self._diagnostics.reader = GradientReader(self.parameters)
+        self._reader = GradientReader(self.parameters)
+        self._pipeline.follow(self.parameters)
         self._detail_schedule.follow(self._model.model, self.parameters if self.rank_role.records_gradients else None)
         self._changed_groups = self._model.changed_groups
         earlier, self._buffer = self._buffer, self._new_buffer()
@@ -533,21 +536,20 @@ class Recorder:
                 "relevant": relevant,
                 "at_bounds": at_bounds,
             }
-            arrays = rollout_arrays(rollout, self.guarded)
-            lengths = [array.numel() for array in arrays.values()]
-            outgoing = self._minibatch_tensors(max(lengths, default=None))
-            of_rollout = rollout_tensors(self.heads, arrays, rollout, self.guarded, outgoing)
+            inputs = rollout_inputs(self.heads, rollout, self.guarded)
+            lengths = [array.numel() for array in inputs.arrays.values()]
+            self._stack_minibatches(max(lengths, default=None))
+            outgoing, of_observations = Outgoing(), None
             if observations is not None:
                 with self.guarded("update(observations)"):
-                    of_rollout.observations = outgoing.add(self._observations.statistics(observations, lengths))
+                    of_observations = outgoing.add(self._observations.statistics(observations, lengths))
             state = self._converted("update(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["rollout"] = state
             gates = None
             with self.guarded("update: detail"):
                 self._forget_weights()
-                detail = self._detail_schedule
-                gates = detail.tensors(self._update, self.level, self._buffer, self._states, outgoing)
+                gates = self._detail_schedule.tensors(self._buffer, self._states, outgoing)
             of_states = self._state_tensors(outgoing)
             with self.guarded("update: slots"):
                 outgoing |= self._slots.tensors()
@@ -561,26 +563,30 @@ class Recorder:
             loop_cells, scalars = self._cells(cells)
             scalars = self._loss_scale() | self._between_updates.cells() | scalars
             of_scalars = {name: outgoing.add(cell) for name, cell in scalars.items()}
-            sent = Transfer(outgoing)
+            keeps_gradients = not self._detail_schedule.wanted and self.level not in UNSAMPLED_LEVELS
+            captured = CapturedUpdate(number, self._buffer, inputs, outgoing, of_observations, keeps_gradients)
+            measured = self._pipeline.measure(captured)
 
             def end() -> None:
-                self._pending = EndedUpdate(
+                facts = UpdateFacts(
                     update=number,
-                    buffer=self._buffer,
-                    transfer=sent,
                     cells=self._host_cells(steps) | loop_cells,
                     episodes=self._episodes,
                     status=status,
                     reason=reason,
                     advantage_floor=floor,
                     slots=self._slots.now,
-                    rollout=of_rollout,
                     states=of_states,
                     gates=gates,
                     scalars=of_scalars,
+                    events=self._events,
+                    losses=self._losses(number),
+                    stability=self._stability,
                 )
+                self._pending = (facts, measured)
+                self._events, self._stability, self._resumed = [], False, None
                 self._next_update()
-                if not sent.waits:
+                if not measured.transfer.waits:
                     self._finish()
 
             self._uninterrupted.run(end)
@@ -588,17 +594,14 @@ class Recorder:
             with self.guarded("update: end"):
                 self._next_update()
 
-    def _minibatch_tensors(self, rollout: int | None) -> Outgoing:
-        """Schedule the minibatches' measurements; if they cannot be measured, the update keeps its row without them."""
+    def _stack_minibatches(self, rollout: int | None) -> None:
+        """Stack the minibatches for measuring; if that fails, the update keeps its row without them."""
         try:
             self.minibatch_reader.judge_matrices(len(self._buffer.minibatches), rollout)
-            return self._buffer.tensors()
+            self._buffer.stack()
         except Exception as error:
             self.guarded.refuse("update: minibatches", error)
-            lost, self._buffer = self._buffer, self._new_buffer()
-            self._buffer.announced = lost.announced
-            self._buffer.other_steps = lost.other_steps + sum(minibatch.steps > 0 for minibatch in lost.minibatches)
-            return Outgoing()
+            self._buffer = self._buffer.emptied()
 
     def _converted(self, argument: str, convert: Callable[[Any], Any], value: Any) -> Any:
         return arguments.take(self.guarded, argument, convert, value)
@@ -809,7 +812,7 @@ class Recorder:
         if self._pending is None:
             return
         try:
-            self._pending.transfer.arrays()  # waits here, in the thread whose device it is
+            self._pending[1].transfer.arrays()  # waits here, in the thread whose device it is
         except Exception:
             self._pending = None
             raise
@@ -817,34 +820,16 @@ class Recorder:
 
     def _finish(self) -> None:
         if self._pending is not None:
-            measured, self._pending = self._pending, None
-            self._store_rows(measured)
-
-    def _store_rows(self, measured: EndedUpdate) -> None:
-        rows = rows_of(measured, self.heads, self._reader)
-        for name in rows.contradicted:
-            self._forget_size(name)
-        tables = rows.tables | self._diagnostics.rows(measured.buffer, rows)
-        with self.guarded("slot: rows"):
-            tables["slots"] = self._slots.rows(measured.slots, rows.arrays, measured.update)
-        if not self.rank_role.records_gradients:
-            tables = {name: some for name, some in tables.items() if BY_NAME[name].ranks is not RankRows.OF_FIRST}
-        judged = self._detector.judge(measured.update, tables)
-        if self._reader is not None:
-            self._reader.forget_copies()
-        for table, names in undeclared_cells(judged.rows).items():
-            undeclared = ValueError(f"not declared, so not stored: {', '.join(names)}")
-            self.guarded.refuse(f"cells of {table}", undeclared)
-        events, self._events = self._events, []
-        self._store.put(judged.rows | {"events": events, "losses_of_data": self._losses(measured.update)})
-        if judged.escalates and self._detail_schedule.pretrigger is not None:
-            for block in self._detail_schedule.pretrigger.take():
-                self._store.put({"layers": block})
-        self._store.settle()
-        if rows.update.get("grad_norm_pre_clip") is None and any(
-            minibatch.steps for minibatch in measured.buffer.minibatches
-        ):
-            self.guarded.warn_once("clip", UNSEEN_CLIP)
+            pending, self._pending = self._pending, None
+            try:
+                feedback = self._pipeline.finish(*pending)
+            finally:
+                if self._reader is not None:
+                    self._reader.forget_copies()
+            if self._reader is not None and feedback.as_clipped is not None:
+                self._reader.trusted = feedback.as_clipped
+            for name in feedback.contradicted:
+                self._forget_size(name)
 
     def _forget_size(self, head: str) -> None:
         size = self.heads.inferred.pop(head, None)
@@ -852,8 +837,8 @@ class Recorder:
         self.guarded.lose("minibatch(entropy)", ValueError(wrong))
 
     def _losses(self, update: int) -> list[LossesOfDataRow]:
-        """Return the rows of ``losses_of_data`` for an update: errors, wall-clock changes, a resume."""
-        losses = self.guarded.take_losses(update)
+        """Return the rows of ``losses_of_data`` for wall-clock changes and a resume."""
+        losses: list[LossesOfDataRow] = []
         moved = self._clock.step(update)
         if moved is not None:
             detail = f"the wall clock was set by {moved:+.1f} s"
@@ -861,7 +846,6 @@ class Recorder:
         if self._resumed is not None:
             detail = f"attempt {self._store.attempt} continues at update {update}{RESUMES[self._resumed]}"
             losses.append({"update": update, "kind": self._resumed, "detail": detail, "rows": 0})
-            self._resumed = None
         return losses
 
     def state_dict(self) -> dict[str, Any]:
@@ -871,7 +855,11 @@ class Recorder:
         """
         with self.guarded("state_dict"):
             self._finish_pending()
-        state = {"update": self._update, "episodes": self._episode_count, "slots": self._slots.history.state_dict()}
+        state = {
+            "update": self._update,
+            "episodes": self._episode_count,
+            "slots": self._pipeline.slot_history.state_dict(),
+        }
         return state | {"detector": self._detector.detector.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -886,7 +874,7 @@ class Recorder:
             self._detector.detector.load_state_dict(state["detector"])
         self._update = self._first_update = int(state["update"])
         self._episode_count = int(state["episodes"])
-        self._slots.history.load_state_dict(state.get("slots", {}))
+        self._pipeline.slot_history.load_state_dict(state.get("slots", {}))
         if state["detector"] is not None:
             self._resumed = CONTINUED if self._resumed is None else "resumed"
 

@@ -53,14 +53,36 @@ def rollout_arrays(rollout: Mapping[str, Any], guarded: ErrorGuard) -> dict[str,
     return arrays
 
 
-def rollout_tensors(
-    heads: Heads, arrays: Mapping[str, Tensor], rollout: Mapping[str, Any], guarded: ErrorGuard, outgoing: Outgoing
-) -> RolloutHandles:
-    """Measure the rollout and schedule its statistics.
+@dataclass(frozen=True, slots=True)
+class RolloutInputs:
+    """The usable arguments of one rollout: one number a timestep by name, and tensors by head.
 
-    ``arrays``: the result of ``rollout_arrays(rollout)``. An argument that does not fit costs only its own columns.
+    ``lost_masks``, ``lost_relevant``: heads whose tensor was passed and cannot be used.
     """
-    handles = RolloutHandles()
+
+    arrays: Mapping[str, Tensor]
+    at_bounds: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    lost_masks: frozenset[str]
+    relevant: Mapping[str, Tensor]
+    lost_relevant: frozenset[str]
+
+
+def rollout_inputs(heads: Heads, rollout: Mapping[str, Any], guarded: ErrorGuard) -> RolloutInputs:
+    """Return the usable arguments; each that cannot be used is counted."""
+    arrays = rollout_arrays(rollout, guarded)
+    if rollout["returns"] is not None and rollout["values"] is None:
+        missing = "returns without values: both are needed for what is recorded of them"
+        guarded.refuse("update(returns)", ValueError(missing))
+    at_bounds, _ = _of_heads(heads, rollout["at_bounds"], "at_bounds", guarded)
+    masks, lost_masks = _of_heads(heads, rollout["masks"], "masks", guarded)
+    relevant, lost_relevant = _of_heads(heads, rollout["relevant"], "relevant", guarded)
+    return RolloutInputs(arrays, at_bounds, masks, frozenset(lost_masks), relevant, frozenset(lost_relevant))
+
+
+def rollout_tensors(heads: Heads, inputs: RolloutInputs, guarded: ErrorGuard, outgoing: Outgoing) -> RolloutHandles:
+    """Measure the rollout and schedule its statistics. An argument that does not fit costs only its own columns."""
+    handles, arrays = RolloutHandles(), inputs.arrays
     if "values" in arrays and "returns" in arrays:
         with guarded("update(values, returns)"):
             timesteps = [arrays[name].numel() for name in ("values", "returns")]
@@ -68,9 +90,6 @@ def rollout_tensors(
                 raise ValueError("{} values and {} returns: pass both for every timestep".format(*timesteps))
             both = arguments.together((arrays["values"], arrays["returns"]))
             handles.values = outgoing.add(value_statistics(*both))
-    elif rollout["returns"] is not None and rollout["values"] is None:
-        missing = "returns without values: both are needed for what is recorded of them"
-        guarded.refuse("update(returns)", ValueError(missing))
     if "advantages" in arrays:
         with guarded("update(advantages)"):
             handles.advantages = outgoing.add(advantage_statistics(arrays["advantages"]))
@@ -85,10 +104,10 @@ def rollout_tensors(
             handles.ends = outgoing.add((arrays["ends"] != 0).sum().reshape(1))
     with guarded("update: agreement of the rollout"):
         _schedule_agreement(arrays, handles, outgoing)
-    at_bounds, _ = _of_heads(heads, rollout["at_bounds"], "at_bounds", guarded)
-    handles.at_bounds = {name: outgoing.add((at != 0).double().mean().reshape(1)) for name, at in at_bounds.items()}
+    for name, at in inputs.at_bounds.items():
+        handles.at_bounds[name] = outgoing.add((at != 0).double().mean().reshape(1))
     with guarded("update(masks, relevant)"):
-        masks = _mask_statistics(heads, arrays, rollout, guarded)
+        masks = _mask_statistics(heads, inputs, guarded)
         handles.masks = None if masks is None else outgoing.add(masks)
     return handles
 
@@ -114,12 +133,10 @@ def _by_environment(array: Tensor | None) -> Tensor | None:
     return array if array is not None and array.dim() == 2 else None
 
 
-def _mask_statistics(
-    heads: Heads, arrays: Mapping[str, Tensor], rollout: Mapping[str, Any], guarded: ErrorGuard
-) -> Tensor | None:
+def _mask_statistics(heads: Heads, inputs: RolloutInputs, guarded: ErrorGuard) -> Tensor | None:
     """Return statistics [FIELDS, categorical heads] of masks and causal masks; NaN where unknown, None without any."""
-    masks, lost_masks = _of_heads(heads, rollout["masks"], "masks", guarded)
-    relevant, lost_relevant = _of_heads(heads, rollout["relevant"], "relevant", guarded)
+    arrays, masks, relevant = inputs.arrays, inputs.masks, inputs.relevant
+    lost_masks, lost_relevant = set(inputs.lost_masks), set(inputs.lost_relevant)
     choices = {name: mask.reshape(-1, mask.shape[-1]).bool().sum(-1) for name, mask in masks.items() if mask.dim()}
     matters = {name: mask.reshape(-1).bool() for name, mask in relevant.items()}
     lengths = Counter(map(len, (*choices.values(), *matters.values())))

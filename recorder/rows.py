@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from esper_analyze.schema.row_types import EpisodesColumns, HeadsRow, UpdatesRow
+from esper_analyze.schema.row_types import EpisodesColumns, EventsRow, HeadsRow, LossesOfDataRow, UpdatesRow
 from esper_analyze.schema.tables import TABLES
 from esper_analyze.schema.zero import explain_zero
 from esper_analyze.storage.block import Block, Rows
-from recorder.capture.gradient_snapshot import GradientReader
 from recorder.capture.parameters import ParameterMap
 from recorder.capture.update_buffer import UpdateBuffer
 from recorder.heads import Heads
@@ -41,22 +40,31 @@ Episode = tuple[float, int | None, int | None, bool | None]
 
 
 @dataclass(frozen=True, slots=True)
-class EndedUpdate:
-    """An ended update: its minibatches, the transfer in progress, and the cells known without measuring."""
+class UpdateFacts:
+    """What an ended update is known to be without measuring, and the handles of what its capture has measured."""
 
     update: int
-    buffer: UpdateBuffer
-    transfer: Transfer
     cells: UpdatesRow
     episodes: Collection[Episode]
     status: str | None
     reason: str | None
     advantage_floor: float | None
     slots: SlotCalls
-    rollout: RolloutHandles
     states: Mapping[str, Handle]  # statistics of recurrent states, by phase
     gates: Handle | None
     scalars: Mapping[str, Handle]  # cells of ``updates`` transferred as single numbers, by column
+    events: Sequence[EventsRow] = ()
+    losses: Sequence[LossesOfDataRow] = ()
+    stability: bool = False  # a stability report was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredUpdate:
+    """The measurements of an ended update, in transfer to the host."""
+
+    buffer: UpdateBuffer
+    rollout: RolloutHandles
+    transfer: Transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +77,16 @@ class UpdateRows:
     norms: GradientNorms | None
     arrays: Arrays
     contradicted: Sequence[str]  # heads whose entropy shows that their inferred size is wrong
+    as_clipped: bool | None  # the optimizer took gradients as the clip left them; None: not compared
 
 
-def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) -> UpdateRows:
-    """Return the rows of one update.
-
-    ``reader`` (None: no model) learns whether the optimizer takes gradients as the clip leaves them.
-    """
-    arrays, buffer, update = measured.transfer.arrays(), measured.buffer, measured.update
-    parameters, hooked = None if reader is None else reader.parameters, reader is not None
+def rows_of(facts: UpdateFacts, measured: MeasuredUpdate, heads: Heads, parameters: ParameterMap | None) -> UpdateRows:
+    """Return the rows of one update; ``parameters`` None: no model."""
+    arrays, buffer, update = measured.transfer.arrays(), measured.buffer, facts.update
+    hooked = parameters is not None
     with np.errstate(all="ignore"):
-        minibatches = _measured_minibatches(buffer, arrays, reader)
+        pieces = () if parameters is None else parameters.pieces
+        minibatches = minibatch_numbers(buffer, arrays, pieces) if buffer.minibatches else None
         policy = None if minibatches is None else PolicyNumbers(minibatches)
         contradicted = _contradicted(heads, policy)
         if minibatches is not None and contradicted:
@@ -100,8 +107,8 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
             **value_cells(arrays, measured.rollout),
             **_minibatch_cells(minibatches, policy, buffer, hooked=hooked),
         }
-        row |= measured.cells | scalar_cells(arrays, measured.scalars) | _episode_cells(measured)
-        row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, minibatches)
+        row |= facts.cells | scalar_cells(arrays, facts.scalars) | _episode_cells(facts)
+        row |= floored_cells(row, facts.advantage_floor) | _status(facts, buffer, row, minibatches)
         groups = group_cells(parameters, gradients, buffer.changed_groups) if parameters is not None else []
         samples = None if minibatches is None else minibatches.step_samples
         detail = None if samples is None else detail_numbers(parameters, buffer.sampled, arrays, samples)
@@ -118,12 +125,11 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
             "heads": [{"update": update, **cells} for cells in head_rows],
             "groups": [{"update": update, **cells} for cells in groups],
             "layers": [] if detail is None else detail.layer_block(update),
-            "lstm": lstm_rows(arrays, measured.states, measured.gates, update),
-            "episodes": _episode_block(measured.episodes, update),
+            "lstm": lstm_rows(arrays, facts.states, facts.gates, update),
+            "episodes": _episode_block(facts.episodes, update),
         }
-        return UpdateRows(
-            tables, row, head_rows, None if minibatches is None else minibatches.norms, arrays, contradicted
-        )
+        norms, as_clipped = (None, None) if minibatches is None else (minibatches.norms, minibatches.as_clipped)
+        return UpdateRows(tables, row, head_rows, norms, arrays, contradicted, as_clipped)
 
 
 def undeclared_cells(tables: Mapping[str, Rows]) -> dict[str, list[str]]:
@@ -142,18 +148,6 @@ _DECLARED = {table.name: frozenset(table.names) for table in TABLES}
 def _contradicted(heads: Heads, policy: PolicyNumbers | None) -> list[str]:
     sizes = {heads.names.index(name): size for name, size in heads.inferred.items()}
     return [] if policy is None or not sizes else [heads.names[index] for index in policy.contradicted(sizes)]
-
-
-def _measured_minibatches(
-    buffer: UpdateBuffer, arrays: Arrays, reader: GradientReader | None
-) -> MinibatchNumbers | None:
-    if not buffer.minibatches:
-        return None
-    pieces = () if reader is None else reader.parameters.pieces
-    numbers = minibatch_numbers(buffer, arrays, pieces)
-    if reader is not None and numbers.as_clipped is not None:
-        reader.trusted = numbers.as_clipped
-    return numbers
 
 
 def _minibatch_cells(
@@ -206,30 +200,32 @@ def _episode_block(episodes: Collection[Episode], update: int) -> Rows:
     return Block(len(episodes), cells)
 
 
-def _episode_cells(measured: EndedUpdate) -> UpdatesRow:
-    returns = [episode[0] for episode in measured.episodes]
-    lengths = [episode[1] for episode in measured.episodes if episode[1] is not None]
+def _episode_cells(facts: UpdateFacts) -> UpdatesRow:
+    returns = [episode[0] for episode in facts.episodes]
+    lengths = [episode[1] for episode in facts.episodes if episode[1] is not None]
     return {
-        "episodes_finished": None if measured.cells.get("episodes") is None else len(returns),
+        "episodes_finished": None if facts.cells.get("episodes") is None else len(returns),
         "episode_return_mean": sum(returns) / len(returns) if returns else None,
         "episode_length_mean": sum(lengths) / len(lengths) if lengths else None,
     }
 
 
-def _status(measured: EndedUpdate, row: UpdatesRow, minibatches: MinibatchNumbers | None) -> UpdatesRow:
+def _status(
+    facts: UpdateFacts, buffer: UpdateBuffer, row: UpdatesRow, minibatches: MinibatchNumbers | None
+) -> UpdatesRow:
     """Return how the update ended: as the loop said, else as recorded."""
-    if measured.status is not None:
-        return {"status": measured.status, "skip_reason": measured.reason}
+    if facts.status is not None:
+        return {"status": facts.status, "skip_reason": facts.reason}
     steps_taken = row.get("optimizer_steps")
-    if minibatches is None and not steps_taken and (steps_taken is not None or not measured.buffer.announced):
-        why = "no optimizer step was taken" if measured.buffer.announced else "no minibatch was seen"
-        return {"status": "no_usable_steps", "skip_reason": measured.reason or why}
+    if minibatches is None and not steps_taken and (steps_taken is not None or not buffer.announced):
+        why = "no optimizer step was taken" if buffer.announced else "no minibatch was seen"
+        return {"status": "no_usable_steps", "skip_reason": facts.reason or why}
     if steps_taken == 0 and row.get("nonfinite_sources"):
-        return {"status": "nonfinite_skipped", "skip_reason": measured.reason or row["nonfinite_sources"]}
+        return {"status": "nonfinite_skipped", "skip_reason": facts.reason or row["nonfinite_sources"]}
     last_steps = None if minibatches is None else minibatches.steps[-1]
     if last_steps == 0 and steps_taken is not None and row.get("target_kl") is not None:
-        return {"status": "kl_stopped", "skip_reason": measured.reason}
+        return {"status": "kl_stopped", "skip_reason": facts.reason}
     if steps_taken == 0:
-        return {"status": "no_usable_steps", "skip_reason": measured.reason or "no optimizer step was taken"}
+        return {"status": "no_usable_steps", "skip_reason": facts.reason or "no optimizer step was taken"}
     # also without minibatches: the training continued, and what the recorder lost is in losses_of_data
-    return {"status": "performed", "skip_reason": measured.reason}
+    return {"status": "performed", "skip_reason": facts.reason}

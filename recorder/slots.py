@@ -39,7 +39,6 @@ class Slots:
 
     def __init__(self) -> None:
         self.now = SlotCalls()
-        self.history = SlotHistory()
 
     def take_snapshot(
         self,
@@ -97,14 +96,15 @@ class Slots:
         detail = f"calls of slot() after the last update, which are part of no update: {calls}"
         return [{"update": update, "kind": "slot_calls_left_out", "detail": detail, "rows": 0}] if calls else []
 
-    def rows(self, done: SlotCalls, arrays: Arrays, update: int) -> list[SlotsRow]:
-        """Return the rows of an update whose measurements have arrived; call it in the order of updates."""
-        if not done.calls or sum(map(len, done.numbers)) != done.snapshots.count:  # not measured: the loss is counted
-            return []
-        for slot_key, handle in done.sent_alphas.items():
-            done.slots[slot_key].alpha = float(arrays[handle][0])
-        parts = [(numbers, arrays[handle]) for numbers, handle in zip(done.numbers, done.statistics, strict=True)]
-        return slot_rows(done.calls, done.slots, parts, self.history, update)
+
+def rows_of_slots(done: SlotCalls, arrays: Arrays, history: SlotHistory, update: int) -> list[SlotsRow]:
+    """Return the rows of an update whose measurements have arrived; call it in the order of updates."""
+    if not done.calls or sum(map(len, done.numbers)) != done.snapshots.count:  # not measured: the loss is counted
+        return []
+    for slot_key, handle in done.sent_alphas.items():
+        done.slots[slot_key].alpha = float(arrays[handle][0])
+    parts = [(numbers, arrays[handle]) for numbers, handle in zip(done.numbers, done.statistics, strict=True)]
+    return slot_rows(done.calls, done.slots, parts, history, update)
 
 
 def _listed(parts: Parameters | None) -> Iterable[Tensor]:

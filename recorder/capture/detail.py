@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recorder.capture.gradient_snapshot import GradientSnapshot, LargeDetail, SnapshotPlan
 from recorder.capture.parameters import Atom, ParameterMap
-from recorder.capture.snapshot_batch import SnapshotBatch
+from recorder.capture.snapshot_batch import SnapshotStack
 from recorder.measure.direction import dots_by_segment, mean_vector, spacing, squares_by_segment, thinned
 from recorder.measure.elements import Segments, element_statistics, element_statistics_of_one
 from recorder.measure.gradients import SMALL
@@ -126,7 +126,7 @@ class Detail:
             vectors.append(thinned(flat).float())
         return LargeDetail(torch.stack(statistics), torch.cat(vectors))
 
-    def schedule(self, batches: Sequence[SnapshotBatch], outgoing: Outgoing) -> SampledDetail | None:
+    def schedule(self, batches: Sequence[SnapshotStack], outgoing: Outgoing) -> SampledDetail | None:
         """Measure the update and schedule its detail; None if it is not sampled or has no gradients to measure."""
         if not self.wanted:
             return None
@@ -140,7 +140,7 @@ class Detail:
         moved, weight_norms = outgoing.add(self._moved(self._before)), outgoing.add(self._weight_norms)
         return SampledDetail(described, moved, weight_norms, separate)
 
-    def _measured(self, batch: SnapshotBatch, outgoing: Outgoing) -> DetailBatch | None:
+    def _measured(self, batch: SnapshotStack, outgoing: Outgoing) -> DetailBatch | None:
         vectors, statistics, minibatches = self._sampled(batch)
         if vectors is None or batch.like.scale is not None:
             return None
@@ -166,7 +166,7 @@ class Detail:
             dot=dot,
         )
 
-    def _sampled(self, batch: SnapshotBatch) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+    def _sampled(self, batch: SnapshotStack) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
         """Return the sampled gradients [K, P], element statistics if measured already, and their minibatches."""
         if batch.flat is not None:
             chosen = np.unique(np.linspace(0, len(batch.minibatches) - 1, STEPS).round().astype(int)).tolist()
@@ -230,9 +230,9 @@ class Detail:
         return squares_by_segment(both, self._everything(before.device))
 
 
-def fullest_batches(batches: Sequence[SnapshotBatch]) -> list[SnapshotBatch]:
+def fullest_batches(batches: Sequence[SnapshotStack]) -> list[SnapshotStack]:
     """Return, for each plan, the batch with the most steps."""
-    best: dict[SnapshotPlan, SnapshotBatch] = {}
+    best: dict[SnapshotPlan, SnapshotStack] = {}
     for batch in batches:
         key = batch.like.plan
         if key not in best or len(batch.minibatches) > len(best[key].minibatches):

@@ -14,8 +14,8 @@ from recorder.transfer import Handle, Outgoing
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotBatch:
-    """Snapshots of the same gradients, stacked, and the handles of what is transferred of them.
+class SnapshotStack:
+    """Snapshots of the same gradients, stacked and not measured further.
 
     ``flat`` [snapshots, elements] keeps the gradients until the update's measurements have arrived: if something
     turns out not to be finite, it is counted from them.
@@ -25,14 +25,44 @@ class SnapshotBatch:
     minibatches: tuple[int, ...]  # of each snapshot
     flat: Tensor | None
     large: tuple[LargeDetail | None, ...]  # detail of each snapshot of a large model
+    norms: Tensor | None  # [snapshots, present]; None: measured from ``flat``, or no gradient
+    rows: tuple[Tensor, ...]  # norms [snapshots, rows] of each cut parameter with a gradient; empty with ``flat``
+    elements: Tensor | None  # counts [NaN, Inf] over all snapshots
+    scale: Tensor | None  # loss scales [snapshots]
+
+    def scheduled(self, outgoing: Outgoing) -> SnapshotBatch:
+        """Measure what is left to measure, and schedule norms and counts."""
+        flat, norms, rows = self.flat, self.norms, self.rows
+        if flat is not None:
+            spans = self.like.spans
+            norms = torch.stack([vector_norm(flat[:, a:b], dim=1, dtype=torch.float64) for _, a, b in spans], dim=1)
+            rows = tuple(_row_norms(self.like, flat))
+        return SnapshotBatch(
+            self.like,
+            self.minibatches,
+            flat,
+            norms=None if norms is None else outgoing.add(norms),
+            rows=tuple(outgoing.add(row) for row in rows),
+            elements=None if self.elements is None else outgoing.add(self.elements),
+            scale=None if self.scale is None else outgoing.add(self.scale),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotBatch:
+    """A stack of snapshots, and the handles of what is transferred of it."""
+
+    like: GradientSnapshot
+    minibatches: tuple[int, ...]  # of each snapshot
+    flat: Tensor | None
     norms: Handle | None  # [snapshots, present]; None: no gradient
     rows: tuple[Handle, ...]  # norms [snapshots, rows] of each cut parameter with a gradient
     elements: Handle | None  # counts [NaN, Inf] over all snapshots
     scale: Handle | None  # loss scales [snapshots]
 
 
-def snapshot_batches(by_minibatch: Sequence[Sequence[GradientSnapshot]], outgoing: Outgoing) -> list[SnapshotBatch]:
-    """Return the snapshots of an update, stacked as far as they are alike, and schedule their norms and counts.
+def snapshot_stacks(by_minibatch: Sequence[Sequence[GradientSnapshot]]) -> list[SnapshotStack]:
+    """Return the snapshots of an update, stacked as far as they are alike.
 
     ``by_minibatch`` has the snapshots of each minibatch.
     """
@@ -42,27 +72,25 @@ def snapshot_batches(by_minibatch: Sequence[Sequence[GradientSnapshot]], outgoin
             key = (snapshot.plan, snapshot.present, snapshot.flat is None, snapshot.scale is None)
             alike.setdefault(key, []).append((minibatch, snapshot))
     return [
-        _batch([snapshot for _, snapshot in members], tuple(minibatch for minibatch, _ in members), outgoing)
+        _stack([snapshot for _, snapshot in members], tuple(minibatch for minibatch, _ in members))
         for members in alike.values()
     ]
 
 
-def _batch(snapshots: Sequence[GradientSnapshot], minibatches: tuple[int, ...], outgoing: Outgoing) -> SnapshotBatch:
+def _stack(snapshots: Sequence[GradientSnapshot], minibatches: tuple[int, ...]) -> SnapshotStack:
     like, copies = snapshots[0], [snapshot.flat for snapshot in snapshots if snapshot.flat is not None]
-    flat = _joined(copies) if copies else None
-    norms = _norms(snapshots, flat)
-    rows = _row_norms(like, flat) if flat is not None else _rows(snapshots)
+    norms = [snapshot.norms for snapshot in snapshots if snapshot.norms is not None]
     elements = [snapshot.elements for snapshot in snapshots if snapshot.elements is not None]
     scales = [snapshot.scale.reshape(-1) for snapshot in snapshots if snapshot.scale is not None]
-    return SnapshotBatch(
+    return SnapshotStack(
         like,
         minibatches,
-        flat,
+        _joined(copies) if copies else None,
         tuple(snapshot.detail for snapshot in snapshots),
-        norms=None if norms is None else outgoing.add(norms),
-        rows=tuple(outgoing.add(row) for row in rows),
-        elements=outgoing.add(torch.stack(elements).sum(0)) if elements else None,
-        scale=outgoing.add(torch.stack(scales)[:, 0]) if scales else None,
+        norms=stacked(norms) if norms else None,
+        rows=() if copies else tuple(_rows(snapshots)),
+        elements=torch.stack(elements).sum(0) if elements else None,
+        scale=torch.stack(scales)[:, 0] if scales else None,
     )
 
 
@@ -72,17 +100,6 @@ def _joined(rows: Sequence[CopiedRow]) -> Tensor:
     if all(row.block is first.block and row.index == first.index + n for n, row in enumerate(rows)):
         return first.block[first.index : first.index + len(rows)]
     return torch.stack([row.block[row.index] for row in rows])
-
-
-def _norms(snapshots: Sequence[GradientSnapshot], flat: Tensor | None) -> Tensor | None:
-    """Return the norms of all gradients [snapshots, present]; None without a gradient."""
-    norms = [snapshot.norms for snapshot in snapshots if snapshot.norms is not None]
-    if norms:
-        return stacked(norms)
-    if flat is None:
-        return None
-    spans = [vector_norm(flat[:, a:b], dim=1, dtype=torch.float64) for _, a, b in snapshots[0].spans]
-    return torch.stack(spans, dim=1)
 
 
 def _rows(snapshots: Sequence[GradientSnapshot]) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch.linalg import vector_norm
 from recorder.capture.batch import Capture, CaptureBatch, Measurements, measure, pieces_of
 from recorder.capture.detail import Detail, SampledDetail
 from recorder.capture.gradient_snapshot import GradientReader, GradientSnapshot
-from recorder.capture.snapshot_batch import SnapshotBatch, snapshot_batches, stacked
+from recorder.capture.snapshot_batch import SnapshotBatch, SnapshotStack, snapshot_stacks, stacked
 from recorder.capture.transitions import RatioBounds, worst_of
 from recorder.measure.worst import Worst
 from recorder.transfer import Handle, Outgoing
@@ -59,6 +59,7 @@ class UpdateBuffer:
         self._measured: dict[tuple[int, ...], Measurements] = {}  # by the indices of the minibatches measured together
         self._batches: dict[tuple[int, ...], CaptureBatch] = {}  # those not reduced to their worst samples yet
         self._worst: dict[tuple[int, tuple[int, ...]], Worst] = {}
+        self.stacks: list[SnapshotStack] = []
         self.snapshots: list[SnapshotBatch] = []
         self.every_step = every_step
         self.packed: list[Handle] = []  # of each of ``measurements``
@@ -86,12 +87,20 @@ class UpdateBuffer:
         """Take the place of an empty ``earlier``, of the same update."""
         self.announced, self.other_steps = earlier.announced, earlier.other_steps
 
+    def emptied(self) -> UpdateBuffer:
+        """Return a buffer of the same update without the minibatches; their optimizer steps still count."""
+        empty = UpdateBuffer(self.reader, self._heads, self._detail, self._bounds, every_step=self.every_step)
+        empty.changed_groups, empty.announced = self.changed_groups, self.announced
+        empty.other_steps = self.other_steps + sum(minibatch.steps > 0 for minibatch in self.minibatches)
+        return empty
+
     def add(self, capture: Capture, epoch: int) -> None:
         """Add a minibatch; it is measured later, together with others of its shape."""
         self.minibatches.append(Minibatch(epoch, capture.clip_range, capture=capture))
         self._buffered += capture.samples * self._heads
         if self._buffered >= KEEP_ELEMENTS:
-            self._measure_waiting()
+            self._stack_waiting()
+            self._measure_batches()
             self.find_worst()
 
     @property
@@ -104,9 +113,9 @@ class UpdateBuffer:
         """The worst samples found by ``find_worst``."""
         return list(self._worst.values())
 
-    def _measure_waiting(self) -> None:
-        """Measure the buffered minibatches. Ctrl-C may interrupt anywhere: the rest is measured at the next call."""
-        done = {index for indices in self._measured for index in indices}
+    def _stack_waiting(self) -> None:
+        """Stack the buffered minibatches. Ctrl-C may interrupt anywhere: the rest is stacked at the next call."""
+        done = {index for indices in (*self._measured, *self._batches) for index in indices}
         waiting: dict[tuple[object, ...], list[tuple[int, Capture]]] = {}
         for index, minibatch in enumerate(self.minibatches):
             if minibatch.capture is not None and index not in done:
@@ -114,10 +123,14 @@ class UpdateBuffer:
         for members in waiting.values():
             captures, indices = [capture for _, capture in members], tuple(index for index, _ in members)
             self._batches[indices] = captures[0].together(captures)
-            self._measured[indices] = measure(self._batches[indices], indices)
         for minibatch in self.minibatches:
             minibatch.capture = None
         self._buffered = 0
+
+    def _measure_batches(self) -> None:
+        for indices, batch in self._batches.items():
+            if indices not in self._measured:
+                self._measured[indices] = measure(batch, indices)
 
     def find_worst(self) -> None:
         """Reduce the buffered batches to their worst samples."""
@@ -174,18 +187,23 @@ class UpdateBuffer:
         return len({minibatch for batch in batches for minibatch in batch.minibatches})
 
     def detail_tensors(self) -> Outgoing:
-        """Return the detail of a sampled update, to be transferred; after ``tensors``."""
+        """Return the detail of a sampled update, to be transferred; after ``stack``."""
         outgoing = Outgoing()
         if self._detail is not None:
-            self.sampled = self._detail.schedule(self.snapshots, outgoing)
+            self.sampled = self._detail.schedule(self.stacks, outgoing)
         return outgoing
 
+    def stack(self) -> None:
+        """Stack what the update has captured, without measuring it."""
+        self._stack_waiting()
+        self.stacks = snapshot_stacks([minibatch.snapshots for minibatch in self.minibatches])
+
     def tensors(self) -> Outgoing:
-        """Return all measurements of the update, to be transferred."""
-        self._measure_waiting()
+        """Return all measurements of the update, to be transferred; after ``stack``."""
+        self._measure_batches()
         outgoing = Outgoing()
         self.packed = [outgoing.add(measured.packed) for measured in self.measurements]
-        self.snapshots = snapshot_batches([minibatch.snapshots for minibatch in self.minibatches], outgoing)
+        self.snapshots = [stack.scheduled(outgoing) for stack in self.stacks]
         self.pre_clip = _scheduled([minibatch.pre_clip for minibatch in self.minibatches], outgoing)
         self.post_clip = _scheduled([minibatch.post_clip for minibatch in self.minibatches], outgoing)
         return outgoing

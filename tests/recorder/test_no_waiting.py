@@ -117,7 +117,7 @@ def test_the_hot_path_of_an_sb3_training_never_waits(tmp_path: Path, monkeypatch
 def test_measuring_an_update_never_waits_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from recorder.capture.update_buffer import UpdateBuffer
 
-    for name in ("tensors", "detail_tensors", "find_worst"):
+    for name in ("stack", "tensors", "detail_tensors", "find_worst"):
         monkeypatch.setattr(UpdateBuffer, name, guarded(getattr(UpdateBuffer, name)))
     loop = Loop()
     with loop.recorder(tmp_path / "run", overhead_budget=None) as rec:
@@ -150,6 +150,7 @@ def test_tensors_of_a_device_without_numbers_go_through(tmp_path: Path, wide: in
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             rec.before_step(torch.optim.SGD(model.parameters(), lr=0.1))
+        rec._buffer.stack()
         tensors, detail = rec._buffer.tensors(), rec._buffer.detail_tensors()
         rec._buffer.find_worst()
         assert {tensor.device.type for tensor in (tensors | detail).values()} == {"meta"}

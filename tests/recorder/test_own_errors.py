@@ -23,7 +23,7 @@ def test_the_update_after_a_lost_one_has_its_own_number(tmp_path: Path, monkeypa
     for number in range(4):
         with monkeypatch.context() as broken:
             if number == 1:
-                broken.setattr("recorder.recorder.rollout_tensors", _raise)
+                broken.setattr("recorder.pipeline.rollout_tensors", _raise)
             ordinary(rec)
             rec.update()
     rec.close()

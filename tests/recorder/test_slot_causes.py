@@ -13,7 +13,7 @@ from torch import nn
 
 from esper_analyze.schema.row_types import SlotsRow
 from recorder.reduce.slots import SlotHistory
-from recorder.slots import Slots
+from recorder.slots import Slots, rows_of_slots
 from recorder.transfer import Transfer
 
 GIVEN: dict[str, Any] = {"stage": "TRAINING", "blueprint": "conv", "alpha": None}
@@ -23,7 +23,7 @@ class SlotUpdates:
     """Updates of one slot: host and seed have 16 parameters each, with every element's gradient as given."""
 
     def __init__(self) -> None:
-        self.slots = Slots()
+        self.slots, self.history = Slots(), SlotHistory()
 
     def update(self, seed: float | None, host: float | None, **given: Any) -> SlotsRow:
         modules = [nn.Parameter(torch.zeros(16)) for _ in range(2)]
@@ -31,7 +31,7 @@ class SlotUpdates:
             one.grad = None if pull is None else torch.full((16,), pull)
         self.slots.take_snapshot(0, "r0c0", modules[:1], modules[1:], GIVEN | given, None)
         arrays = Transfer(self.slots.tensors()).arrays()
-        (row,) = self.slots.rows(self.slots.now, arrays, 0)
+        (row,) = rows_of_slots(self.slots.now, arrays, self.history, 0)
         self.slots.forget_calls()
         return row
 
@@ -101,14 +101,14 @@ def test_a_seed_that_goes_on_from_training_to_blending_is_the_same() -> None:
 
 
 def test_a_tensor_without_gradient_and_a_low_ratio_are_disconnected() -> None:
-    slots, linear = Slots(), nn.Linear(4, 4)
+    slots, history, linear = Slots(), SlotHistory(), nn.Linear(4, 4)
     linear.weight.grad = torch.full((4, 4), 0.01)
     host = nn.Parameter(torch.zeros(4))
     host.grad = torch.ones(4)
     for pull, cause in ((0.01, "disconnected"), (1.0, None)):
         linear.weight.grad.fill_(pull)
         slots.take_snapshot(0, "a", linear, [host], GIVEN, None)
-        (row,) = slots.rows(slots.now, Transfer(slots.tensors()).arrays(), 0)
+        (row,) = rows_of_slots(slots.now, Transfer(slots.tensors()).arrays(), history, 0)
         slots.forget_calls()
         assert (row["tensors"], row["tensors_without_grad"], row["low_ratio_cause"]) == (2, 1, cause)
 
@@ -121,7 +121,7 @@ def test_a_seed_whose_gradient_comes_within_the_update_is_not_disconnected() -> 
         for parameter in linear.parameters():
             parameter.grad = None if gradient is None else torch.full_like(parameter, 0.01)
         slots.take_snapshot(0, "a", linear, [host], GIVEN, None)
-    (row,) = slots.rows(slots.now, Transfer(slots.tensors()).arrays(), 0)
+    (row,) = rows_of_slots(slots.now, Transfer(slots.tensors()).arrays(), SlotHistory(), 0)
     assert (row["tensors_without_grad"], row["low_ratio_cause"]) == (2, "dormant")
 
 
@@ -140,7 +140,7 @@ def test_the_moving_average_takes_in_what_is_finite() -> None:
 def test_what_is_remembered_goes_through_a_checkpoint() -> None:
     course, other = SlotUpdates(), SlotUpdates()
     course.causes(*SOUND)
-    other.slots.history = SlotHistory()
-    other.slots.history.load_state_dict(json.loads(json.dumps(course.slots.history.state_dict())))
+    other.history = SlotHistory()
+    other.history.load_state_dict(json.loads(json.dumps(course.history.state_dict())))
     assert other.update(0.05, 1.0) == course.update(0.05, 1.0)
     assert other.update(0.05, 1.0)["low_ratio_cause"] == "saturated"

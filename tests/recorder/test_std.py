@@ -209,6 +209,7 @@ def test_nothing_waits_for_the_device(tmp_path: Path) -> None:
     with Recorder(tmp_path / "run", kinds={"action": "gaussian"}, quiet=True) as rec, no_waiting():
         for std in (torch.ones(2, 3), torch.ones(3)):
             rec.minibatch(log_prob=torch.zeros(2), old_log_prob=torch.zeros(2), std=std)
+        rec._buffer.stack()
         rec._buffer.tensors()
 
 

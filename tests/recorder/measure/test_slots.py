@@ -17,8 +17,8 @@ from torch import nn
 
 from recorder import module_gradients
 from recorder.module_gradients import GradientLayout
-from recorder.reduce.slots import normalized_ratio
-from recorder.slots import Slots
+from recorder.reduce.slots import SlotHistory, normalized_ratio
+from recorder.slots import Slots, rows_of_slots
 from recorder.transfer import Transfer
 
 SETTINGS = settings(max_examples=150, deadline=None)
@@ -63,7 +63,7 @@ def rows_of(calls: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
         given = {"stage": "TRAINING", "blueprint": None, "alpha": None}
         slots.take_snapshot(env, slot, parameters(seed), parameters(host), given, clip)
     arrays = Transfer(slots.tensors()).arrays()
-    return {row["place"]: row for row in slots.rows(slots.now, arrays, 3)}
+    return {row["place"]: row for row in rows_of_slots(slots.now, arrays, SlotHistory(), 3)}
 
 
 def norms(side: Side) -> list[float]:
@@ -202,7 +202,7 @@ def test_sparse_gradients_count_by_their_values() -> None:
     parameter.grad = sparse
     slots = Slots()
     slots.take_snapshot(0, "a", [parameter], None, {"stage": None, "blueprint": None, "alpha": None}, None)
-    (row,) = slots.rows(slots.now, Transfer(slots.tensors()).arrays(), 0)
+    (row,) = rows_of_slots(slots.now, Transfer(slots.tensors()).arrays(), SlotHistory(), 0)
     assert row["grad_norm"] == 5.0
 
 

@@ -64,7 +64,7 @@ def clock(run_dir: Path) -> Iterator[Expected]:
         patch.object(Recorder, "_next_update", late),
         patch("recorder.clock.time", time),
         patch("recorder.guard.time", time),
-        patch("recorder.recorder.rollout_tensors", slow),
+        patch("recorder.pipeline.rollout_tensors", slow),
         Recorder(run_dir, strict=True) as rec,
     ):
         time.now += 2.0

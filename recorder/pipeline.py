@@ -1,0 +1,125 @@
+"""The pipeline of one recording: an ended update as captured is measured, reduced to rows, judged and stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.schema.merging import RankRows
+from esper_analyze.schema.tables import BY_NAME
+from recorder.capture.detail import Detail
+from recorder.capture.parameters import ParameterMap
+from recorder.capture.update_buffer import UpdateBuffer
+from recorder.diagnostics import Diagnostics
+from recorder.guard import ErrorGuard
+from recorder.heads import Heads
+from recorder.online_detector import OnlineDetector
+from recorder.pretrigger import Pretrigger
+from recorder.reduce.slots import SlotHistory
+from recorder.rollout import RolloutInputs, rollout_tensors
+from recorder.rows import MeasuredUpdate, UpdateFacts, rows_of, undeclared_cells
+from recorder.slots import rows_of_slots
+from recorder.store.store import Store
+from recorder.transfer import Handle, Outgoing, Transfer
+
+UNSEEN_CLIP = (
+    "optimizer steps but no clip call seen, so gradients before clipping are not recorded; call it by its module "
+    "(torch.nn.utils.clip_grad_norm_) or call rec.gradients() after backward"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedUpdate:
+    """An ended update as captured: nothing but ``outgoing`` is measured yet."""
+
+    update: int
+    buffer: UpdateBuffer
+    inputs: RolloutInputs
+    outgoing: Outgoing  # what the capture had to measure itself
+    observations: Handle | None  # of ``outgoing``
+    keeps_gradients: bool  # for an escalation: the update is not sampled for detail
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What the measurements of an update say about how to capture the next ones.
+
+    ``as_clipped``: the optimizer takes gradients as the clip leaves them; None: not compared. ``contradicted``: heads
+    whose entropy shows that their inferred size is wrong.
+    """
+
+    as_clipped: bool | None
+    contradicted: tuple[str, ...]
+
+
+class Pipeline:
+    """Turns the updates of one recording into stored rows, in order."""
+
+    def __init__(
+        self,
+        heads: Heads,
+        parameters: ParameterMap | None,
+        detector: OnlineDetector,
+        store: Store,
+        guarded: ErrorGuard,
+        *,
+        records_gradients: bool,
+    ) -> None:
+        self.heads = heads
+        self.detector = detector
+        self.slot_history = SlotHistory()
+        self._parameters = parameters
+        self._store = store
+        self._guarded = guarded
+        self._records_gradients = records_gradients
+        self._diagnostics = Diagnostics(detector.detector.thresholds.as_dict(), parameters)
+        self._pretrigger = Pretrigger(Detail(parameters)) if records_gradients and parameters is not None else None
+
+    def follow(self, parameters: ParameterMap) -> None:
+        """Continue with other parameters."""
+        self._parameters = self._diagnostics.parameters = parameters
+        if self._pretrigger is not None:
+            self._pretrigger.detail = Detail(parameters)
+
+    def measure(self, captured: CapturedUpdate) -> MeasuredUpdate:
+        """Measure an update, and start the transfer of its numbers. Nothing waits for a device."""
+        outgoing = Outgoing(captured.outgoing)
+        buffer, measured = self._minibatches(captured.buffer)
+        outgoing |= measured
+        rollout = rollout_tensors(self.heads, captured.inputs, self._guarded, outgoing)
+        rollout.observations = captured.observations
+        if self._pretrigger is not None and captured.keeps_gradients:
+            with self._guarded("update: detail"):
+                self._pretrigger.keep(captured.update, buffer.stacks)
+        return MeasuredUpdate(buffer, rollout, Transfer(outgoing))
+
+    def _minibatches(self, buffer: UpdateBuffer) -> tuple[UpdateBuffer, Outgoing]:
+        """Measure the minibatches; if they cannot be measured, the update keeps its row without them."""
+        try:
+            return buffer, buffer.tensors()
+        except Exception as error:
+            self._guarded.refuse("update: minibatches", error)
+            return buffer.emptied(), Outgoing()
+
+    def finish(self, facts: UpdateFacts, measured: MeasuredUpdate) -> Feedback:
+        """Reduce a measured update to rows, judge and store them. Waits for the transfer."""
+        buffer = measured.buffer
+        rows = rows_of(facts, measured, self.heads, self._parameters)
+        tables = rows.tables | self._diagnostics.rows(buffer, rows, asked=facts.stability)
+        with self._guarded("slot: rows"):
+            tables["slots"] = rows_of_slots(facts.slots, rows.arrays, self.slot_history, facts.update)
+        if not self._records_gradients:
+            tables = {name: some for name, some in tables.items() if BY_NAME[name].ranks is not RankRows.OF_FIRST}
+        judged = self.detector.judge(facts.update, tables)
+        for table, names in undeclared_cells(judged.rows).items():
+            undeclared = ValueError(f"not declared, so not stored: {', '.join(names)}")
+            self._guarded.refuse(f"cells of {table}", undeclared)
+        losses = [*self._guarded.take_losses(facts.update), *facts.losses]
+        self._store.put(judged.rows | {"events": facts.events, "losses_of_data": losses})
+        if judged.escalates and self._pretrigger is not None:
+            for block in self._pretrigger.take():
+                self._store.put({"layers": block})
+        self._store.settle()
+        steps = any(minibatch.steps for minibatch in buffer.minibatches)
+        if steps and rows.update.get("grad_norm_pre_clip") is None:
+            self._guarded.warn_once("clip", UNSEEN_CLIP)
+        return Feedback(rows.as_clipped, tuple(rows.contradicted))
