@@ -9,6 +9,7 @@ from esper_analyze.storage.block import Rows
 from recorder.capture.parameters import ParameterMap
 from recorder.capture.transitions import RatioBounds, transition_rows
 from recorder.capture.update_buffer import UpdateBuffer
+from recorder.measure import Numbers
 from recorder.rows import UpdateRows
 from recorder.stability import stability_rows
 
@@ -21,10 +22,10 @@ class Diagnostics:
         self.parameters = parameters
         self._unstable = False
 
-    def rows(self, buffer: UpdateBuffer, rows: UpdateRows, *, asked: bool) -> dict[str, Rows]:
+    def rows(self, buffer: UpdateBuffer, rows: UpdateRows, weights: Numbers | None, *, asked: bool) -> dict[str, Rows]:
         """Return rows of ``transitions`` and ``tensors``; the latter if ``asked``.
 
-        They are also written at the first update of a non-finite series.
+        They are also written at the first update of a non-finite series. ``weights``: as ``stability_rows`` takes them.
         """
         tables: dict[str, Rows] = {}
         concerned = self._concerned(rows)
@@ -35,7 +36,9 @@ class Diagnostics:
         unstable = bool(rows.update.get("tensors_nonfinite") or rows.update.get("nonfinite_sources"))
         if self.parameters is not None and (asked or (unstable and not self._unstable)):
             cause = "nonfinite" if unstable else "asked"
-            tables["tensors"] = stability_rows(self.parameters, rows.norms, buffer.snapshots, rows.update, cause=cause)
+            tables["tensors"] = stability_rows(
+                self.parameters, rows.norms, buffer.snapshots, rows.update, weights, cause=cause
+            )
         self._unstable = unstable
         return tables
 

@@ -30,7 +30,7 @@ class OnlineDetector:
 
     def __init__(
         self,
-        thresholds: Thresholds | None,
+        thresholds: Thresholds | Mapping[str, Mapping[str, Any]] | None,
         level: str,
         rules: Path | str | Sequence[Rule] | None = None,
         *,
@@ -40,7 +40,10 @@ class OnlineDetector:
             raise ValueError(f"there is no level {level!r}{did_you_mean(str(level).upper(), LEVELS)}")
         self.custom = custom_rules(rules)
         every = (*RULES, *(replace(rule, judge=_GuardedJudge(rule)) for rule in self.custom.rules))
-        chosen = Thresholds.defaults(every) if thresholds is None else thresholds.completed(every)
+        if isinstance(thresholds, Thresholds):
+            chosen = thresholds.completed(every)
+        else:
+            chosen = Thresholds.defaults(every).merged(thresholds or {})
         self.detector = Detector(chosen, level=level, rules=every, defer=True)
         self._wanted = self.detector.wanted
         self._quiet = quiet
@@ -50,9 +53,12 @@ class OnlineDetector:
         """Return the telemetry level in effect for ``update``."""
         return self.detector.escalation.level_at(update)
 
-    def judge(self, update: int, rows: Mapping[str, Rows]) -> OnlineVerdicts:
-        """Return the rows to store for ``update``: those of its level, findings, level changes and drift."""
-        level = self.level(update)
+    def judge(self, update: int, rows: Mapping[str, Rows], level: str | None = None) -> OnlineVerdicts:
+        """Return the rows to store for ``update``: those of its level, findings, level changes and drift.
+
+        ``level``: at which the update was captured; None: that of the findings before it.
+        """
+        level = self.level(update) if level is None else level
         if level == OFF:
             return OnlineVerdicts({}, None)
         stored = {name: cells for name, cells in rows.items() if level != MINIMAL or name in AT_MINIMAL}

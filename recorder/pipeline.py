@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from esper_analyze.schema.merging import RankRows
 from esper_analyze.schema.tables import BY_NAME
@@ -12,6 +14,7 @@ from recorder.capture.update_buffer import UpdateBuffer
 from recorder.diagnostics import Diagnostics
 from recorder.guard import ErrorGuard
 from recorder.heads import Heads
+from recorder.measure import Numbers
 from recorder.online_detector import OnlineDetector
 from recorder.pretrigger import Pretrigger
 from recorder.reduce.slots import SlotHistory
@@ -37,6 +40,14 @@ class CapturedUpdate:
     outgoing: Outgoing  # what the capture had to measure itself
     observations: Handle | None  # of ``outgoing``
     keeps_gradients: bool  # for an escalation: the update is not sampled for detail
+
+    def with_gradients(self, most: int) -> CapturedUpdate:
+        """Return the update with copied gradients of at most so many optimizer steps of each list of parameters."""
+        return replace(self, buffer=self.buffer.with_gradients(most))
+
+    def emptied(self) -> CapturedUpdate:
+        """Return the update without its minibatches."""
+        return replace(self, buffer=self.buffer.emptied())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,22 @@ class Pipeline:
         if self._pretrigger is not None:
             self._pretrigger.detail = Detail(parameters)
 
+    def set_trainable(self, flags: bytes) -> None:
+        """Set which parameters are trainable, where the map stands for those of another process."""
+        if self._parameters is not None:
+            for parameter, trainable in zip(self._parameters.parameters, flags, strict=True):
+                parameter.requires_grad_(bool(trainable))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of slots and detector as plain data, for a checkpoint."""
+        return {"slots": self.slot_history.state_dict(), "detector": self.detector.detector.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state. Raises ``ValueError`` if it does not fit the rules."""
+        if state["detector"] is not None:
+            self.detector.detector.load_state_dict(state["detector"])
+        self.slot_history.load_state_dict(state.get("slots", {}))
+
     def measure(self, captured: CapturedUpdate) -> MeasuredUpdate:
         """Measure an update, and start the transfer of its numbers. Nothing waits for a device."""
         outgoing = Outgoing(captured.outgoing)
@@ -100,16 +127,22 @@ class Pipeline:
             self._guarded.refuse("update: minibatches", error)
             return buffer.emptied(), Outgoing()
 
-    def finish(self, facts: UpdateFacts, measured: MeasuredUpdate) -> Feedback:
-        """Reduce a measured update to rows, judge and store them. Waits for the transfer."""
+    def finish(self, facts: UpdateFacts, measured: MeasuredUpdate, weights: Numbers | None = None) -> Feedback:
+        """Reduce a measured update to rows, judge and store them. Waits for the transfer.
+
+        ``weights``: the largest magnitude of each parameter [T], where they cannot be read here.
+        """
         buffer = measured.buffer
+        facts.cells["dropped_rows"] = self._store.take_losses()
         rows = rows_of(facts, measured, self.heads, self._parameters)
-        tables = rows.tables | self._diagnostics.rows(buffer, rows, asked=facts.stability)
+        for name in rows.contradicted:
+            self._forget_size(name)
+        tables = rows.tables | self._diagnostics.rows(buffer, rows, weights, asked=facts.stability)
         with self._guarded("slot: rows"):
             tables["slots"] = rows_of_slots(facts.slots, rows.arrays, self.slot_history, facts.update)
         if not self._records_gradients:
             tables = {name: some for name, some in tables.items() if BY_NAME[name].ranks is not RankRows.OF_FIRST}
-        judged = self.detector.judge(facts.update, tables)
+        judged = self.detector.judge(facts.update, tables, facts.cells["level"])
         for table, names in undeclared_cells(judged.rows).items():
             undeclared = ValueError(f"not declared, so not stored: {', '.join(names)}")
             self._guarded.refuse(f"cells of {table}", undeclared)
@@ -123,3 +156,8 @@ class Pipeline:
         if steps and rows.update.get("grad_norm_pre_clip") is None:
             self._guarded.warn_once("clip", UNSEEN_CLIP)
         return Feedback(rows.as_clipped, tuple(rows.contradicted))
+
+    def _forget_size(self, head: str) -> None:
+        size = self.heads.inferred.pop(head, None)
+        wrong = f"head {head!r}: its entropies do not fit {size} actions, the outputs of its last layer: pass sizes="
+        self._guarded.lose("minibatch(entropy)", ValueError(wrong))

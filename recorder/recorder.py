@@ -25,6 +25,8 @@ from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, arguments, clip, options, ranks, run_names, shutdown, slots
 from recorder.arguments import ArrayLike, PerHead, State
 from recorder.between_updates import BetweenUpdates
+from recorder.box.link import BoxLink, unboxable
+from recorder.box.wire import BoxSetup
 from recorder.capture.batch import Capture
 from recorder.capture.gradient_snapshot import GradientReader, GradientSnapshot
 from recorder.capture.parameters import ParameterMap, ParameterRows, Parts, outputs
@@ -43,11 +45,13 @@ from recorder.minibatch_reader import MinibatchReader
 from recorder.observations import Observations
 from recorder.online_detector import OnlineDetector
 from recorder.optimizer_state import OptimizerStates
-from recorder.pipeline import CapturedUpdate, Pipeline
+from recorder.pipeline import CapturedUpdate, Feedback, Pipeline
 from recorder.process_state import by_default
 from recorder.rollout import rollout_inputs
-from recorder.rows import Episode, MeasuredUpdate, UpdateFacts
+from recorder.rows import Episode, UpdateFacts
+from recorder.sink import Inline, UpdateSink
 from recorder.slots import Parameters, Slots
+from recorder.store.claimed_folder import ClaimedFolder
 from recorder.store.resume import begin
 from recorder.store.store import Store
 from recorder.transfer import Handle, Outgoing
@@ -174,6 +178,10 @@ class Recorder:
         recorded after it are kept, but superseded. Without it, numbering continues after the last recorded update
         and the detector starts fresh. ``ResumeError`` if heads, groups, thresholds or level differ from before,
         ``LockedError`` while another process writes the run.
+    box
+        Measure, judge and store in a process beside the training, which only copies: with a processor core to spare the
+        training waits less, and the recording survives the training's death. Tensors on a device, and custom rules that
+        are not a file, are handled in the training's own process.
     facts
         Further facts for run.json: name, framework, algorithm, hyperparameters, seeds, notes …
     """
@@ -203,6 +211,7 @@ class Recorder:
         world_size: int | None = None,
         all_ranks: bool = False,
         resume: bool = False,
+        box: bool = False,
         **facts: object,
     ) -> None:
         options.refuse_misspelt(facts, ARGUMENTS, "Recorder")
@@ -212,7 +221,7 @@ class Recorder:
         )
         run_names.check(run_dir, exists, self.rank_role.ranks, resume=resume)
         model = ranks.measurable_model(options.network(model))
-        self.guarded = ErrorGuard(strict=strict)
+        self.guarded, self._uninterrupted = ErrorGuard(strict=strict), Uninterrupted()
         heads = options.head_names(heads)
         sizes = options.by_name("sizes", sizes, "head to number of actions", "{'action': 4}")
         kinds = options.by_name("kinds", kinds, "head to kind", "{'action': 'gaussian'}")
@@ -238,23 +247,16 @@ class Recorder:
         )
         self._total_updates = options.integer("total_updates", total_updates)
         self._total_env_steps = options.integer("total_env_steps", total_env_steps)
+        self._quiet = quiet
         self._detector = OnlineDetector(options.limits(thresholds), level, rules, quiet=quiet)
         self.run_dir = run_names.claimed(self.run_dir, number=run_dir is None or exists == "number")
         earlier = begin(self.run_dir, self.rank_role.rank, self._identity(facts), resume=resume)
-        self._store = Store(self.run_dir, rank=self.rank_role.rank, attempt=earlier.attempt)
+        self._attempt = earlier.attempt
+        self._sink = self._new_sink(rules, box=box)
         self._update = self._first_update = earlier.last_update + 1
         self._resumed = RESUMED_FRESH if earlier.attempt else None
-        self._pending: tuple[UpdateFacts, MeasuredUpdate] | None = None
         self._bounds = ratio_bounds(self._detector.detector.thresholds.as_dict())
         self._stability = False  # a stability report was asked for
-        self._pipeline = Pipeline(
-            self.heads,
-            self.parameters,
-            self._detector,
-            self._store,
-            self.guarded,
-            records_gradients=self.rank_role.records_gradients,
-        )
         self._buffer, self._slots = self._new_buffer(), Slots()
         self._states: dict[str, State] = {}
         self._episodes: deque[Episode] = (
@@ -264,7 +266,7 @@ class Recorder:
         self._learning_rate: float | Tensor | None = None
         self._optimizer_states, self._between_updates = OptimizerStates(), BetweenUpdates()
         self._observations = Observations()
-        self._clock, self._uninterrupted = Clock(), Uninterrupted()
+        self._clock = Clock()
         self._closed = self._cut_short = False  # cut short: the last update was interrupted
         if not earlier.attempt:  # else the model is likely to be loaded after this
             self._remember_parameters()
@@ -273,6 +275,47 @@ class Recorder:
             amp.watch()
         self._console = None if quiet or self.rank_role.rank else Console(self.run_dir)
         shutdown.close_at_exit(self)
+
+    def _new_sink(self, rules: Path | str | Sequence[Rule] | None, *, box: bool) -> UpdateSink:
+        """Return where ended updates go: the box if it is asked for and can be had, else the pipeline in this process.
+
+        A box takes tensors in host memory, and custom rules as a file.
+        """
+        claimed = ClaimedFolder(self.run_dir, rank=self.rank_role.rank, attempt=self._attempt)
+        if box:
+            reason = unboxable(self.parameters, rules)
+            if reason is None:
+                with self.guarded("starting the recording process"):
+                    return self._boxed(claimed, None if rules is None else Path(cast("Path | str", rules)))
+            else:
+                LOG.warning("recorder: recording in the training's own process: %s", reason)
+        store = Store.of(claimed)
+        gradients = self.rank_role.records_gradients
+        pipeline = Pipeline(
+            self.heads, self.parameters, self._detector, store, self.guarded, records_gradients=gradients
+        )
+        return Inline(pipeline, store, self.guarded, self._uninterrupted, self._learn)
+
+    def _boxed(self, claimed: ClaimedFolder, rules: Path | None) -> BoxLink:
+        setup = BoxSetup(
+            claimed.described(),
+            heads=self.heads,
+            parameters=self.parameters,
+            thresholds=self._detector.detector.thresholds.as_dict(),
+            rules=rules,
+            level=self._detector.level(0),
+            quiet=self._quiet,
+            records_gradients=self.rank_role.records_gradients,
+        )
+        return BoxLink(setup, claimed, self.guarded, self._learn)
+
+    def _learn(self, feedback: Feedback | None) -> None:
+        """Capture the next updates as the measurements of one suggest; None: it could not be finished."""
+        if self._reader is None:
+            return
+        self._reader.forget_copies()
+        if feedback is not None and feedback.as_clipped is not None:
+            self._reader.trusted = feedback.as_clipped
 
     def _identity(self, facts: Mapping[str, object]) -> dict[str, object]:
         """Return the facts of the run for run.json."""
@@ -310,7 +353,7 @@ class Recorder:
     @property
     def level(self) -> str:
         """The telemetry level of the update in progress."""
-        return self._detector.level(self._update)
+        return self._sink.level(self._update)
 
     @completed(lambda self: (self._update, len(self._buffer.minibatches)))  # type: ignore[arg-type]  # self is never passed by keyword
     def minibatch(
@@ -364,7 +407,7 @@ class Recorder:
         is recorded whether ``policy_loss`` is PPO's, with ``values`` [N] (of this forward) and ``returns`` what
         multiple of mean (V − R)² ``value_loss`` is.
         """
-        if self._closed or self._store.inert:
+        if self._closed or self._sink.inert:
             return
         self.expect_minibatch()
         with self.guarded("minibatch"), torch.no_grad():
@@ -417,7 +460,7 @@ class Recorder:
 
     def captured(self, capture: Capture, epoch: int) -> None:
         """Add a minibatch that an adapter will measure when the update ends. Call it within ``guarded``."""
-        if not self._closed and not self._store.inert and self._begin_minibatch():
+        if not self._closed and not self._sink.inert and self._begin_minibatch():
             self._add(capture, epoch)
 
     def _add(self, capture: Capture, epoch: int) -> None:
@@ -441,7 +484,7 @@ class Recorder:
 
     def _begin_minibatch(self) -> bool:
         """Finish the previous update, record the start of optimisation; return whether to record this minibatch."""
-        self._finish_pending()
+        self._sink.finish()
         self._thread = threading.get_ident()
         if not self._buffer.minibatches:
             with self.guarded("parameters"):
@@ -461,7 +504,7 @@ class Recorder:
         events = self._model.follow()
         self.parameters = self._model.parameters
         self._reader = GradientReader(self.parameters)
-        self._pipeline.follow(self.parameters)
+        self._sink.follow(self.parameters)
         self._detail_schedule.follow(self._model.model, self.parameters if self.rank_role.records_gradients else None)
         self._changed_groups = self._model.changed_groups
         earlier, self._buffer = self._buffer, self._new_buffer()
@@ -519,12 +562,12 @@ class Recorder:
         ``updates``). ``cells``: further columns of ``updates`` known to the loop, such as learning_rate, entropy_coef,
         value_coef, gamma, target_kl, kl_reference, eval_return_mean.
         """
-        if self._closed or self._store.inert:
+        if self._closed or self._sink.inert:
             return
         shutdown.recording(self)
         number = self._update
         with self.guarded("update"), torch.no_grad():
-            self._finish_pending()
+            self._sink.finish()
             rollout = {
                 "values": values,
                 "returns": returns,
@@ -565,7 +608,7 @@ class Recorder:
             of_scalars = {name: outgoing.add(cell) for name, cell in scalars.items()}
             keeps_gradients = not self._detail_schedule.wanted and self.level not in UNSAMPLED_LEVELS
             captured = CapturedUpdate(number, self._buffer, inputs, outgoing, of_observations, keeps_gradients)
-            measured = self._pipeline.measure(captured)
+            handed = self._sink.prepare(captured)
 
             def end() -> None:
                 facts = UpdateFacts(
@@ -583,11 +626,10 @@ class Recorder:
                     losses=self._losses(number),
                     stability=self._stability,
                 )
-                self._pending = (facts, measured)
+                self._sink.put(facts, handed)
                 self._events, self._stability, self._resumed = [], False, None
                 self._next_update()
-                if not measured.transfer.waits:
-                    self._finish()
+                self._sink.advance()
 
             self._uninterrupted.run(end)
         if self._update == number:  # after an error: its rows are lost, the next update has its own number
@@ -652,7 +694,6 @@ class Recorder:
             "episodes": self._episode_count if self._episodes or self._episode_count else None,
             "progress": progress,
             "level": self.level,
-            "dropped_rows": self._store.take_losses(),
             "sampled_steps": self._buffer.sampled_steps,
         }
 
@@ -679,7 +720,7 @@ class Recorder:
         self, episode_return: float, length: int | None = None, *, env: int | None = None, success: bool | None = None
     ) -> None:
         """Record a finished episode."""
-        if self._closed or self._store.inert:
+        if self._closed or self._sink.inert:
             return
         with self.guarded("episode"):
             total = float(episode_return)
@@ -709,7 +750,7 @@ class Recorder:
         ``stage``, ``blueprint``: text or enum members. ``max_grad_norm``: tensor norms above ten times it
         count as exploded. Nothing is recorded at level MINIMAL.
         """
-        if self._closed or self._store.inert or self.level in ("OFF", "MINIMAL"):
+        if self._closed or self._sink.inert or self.level in ("OFF", "MINIMAL"):
             return
         with self.guarded("slot"), torch.no_grad():
             labels = {
@@ -807,35 +848,6 @@ class Recorder:
             self._learning_rate = optimizer.param_groups[0].get("lr")
             self._optimizer_states.before_step(optimizer)
 
-    def _finish_pending(self) -> None:
-        """Turn the previously ended update into rows: the only step that may wait for the device."""
-        if self._pending is None:
-            return
-        try:
-            self._pending[1].transfer.arrays()  # waits here, in the thread whose device it is
-        except Exception:
-            self._pending = None
-            raise
-        self._uninterrupted.run(self._finish)
-
-    def _finish(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            try:
-                feedback = self._pipeline.finish(*pending)
-            finally:
-                if self._reader is not None:
-                    self._reader.forget_copies()
-            if self._reader is not None and feedback.as_clipped is not None:
-                self._reader.trusted = feedback.as_clipped
-            for name in feedback.contradicted:
-                self._forget_size(name)
-
-    def _forget_size(self, head: str) -> None:
-        size = self.heads.inferred.pop(head, None)
-        wrong = f"head {head!r}: its entropies do not fit {size} actions, the outputs of its last layer: pass sizes="
-        self.guarded.lose("minibatch(entropy)", ValueError(wrong))
-
     def _losses(self, update: int) -> list[LossesOfDataRow]:
         """Return the rows of ``losses_of_data`` for wall-clock changes and a resume."""
         losses: list[LossesOfDataRow] = []
@@ -844,7 +856,7 @@ class Recorder:
             detail = f"the wall clock was set by {moved:+.1f} s"
             losses.append({"update": update, "kind": "clock_step", "detail": detail, "rows": 0})
         if self._resumed is not None:
-            detail = f"attempt {self._store.attempt} continues at update {update}{RESUMES[self._resumed]}"
+            detail = f"attempt {self._attempt} continues at update {update}{RESUMES[self._resumed]}"
             losses.append({"update": update, "kind": self._resumed, "detail": detail, "rows": 0})
         return losses
 
@@ -853,14 +865,7 @@ class Recorder:
 
         Call it between updates. Waits for the transfer of the ended update, if it is still in progress.
         """
-        with self.guarded("state_dict"):
-            self._finish_pending()
-        state = {
-            "update": self._update,
-            "episodes": self._episode_count,
-            "slots": self._pipeline.slot_history.state_dict(),
-        }
-        return state | {"detector": self._detector.detector.state_dict()}
+        return {"update": self._update, "episodes": self._episode_count, **self._sink.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a checkpoint: number updates from there and judge them as without an interruption.
@@ -870,11 +875,9 @@ class Recorder:
         """
         if self._update != self._first_update or self._buffer.minibatches:
             raise RuntimeError("load_state_dict() must come before the first update of this recording")
-        if state["detector"] is not None:
-            self._detector.detector.load_state_dict(state["detector"])
+        self._sink.load(state)
         self._update = self._first_update = int(state["update"])
         self._episode_count = int(state["episodes"])
-        self._pipeline.slot_history.load_state_dict(state.get("slots", {}))
         if state["detector"] is not None:
             self._resumed = CONTINUED if self._resumed is None else "resumed"
 
@@ -888,10 +891,10 @@ class Recorder:
             return
         failed = isinstance(reason, shutdown.Failure)
         try:
-            if not self._store.inert:
+            if not self._sink.inert:
                 self._cut_off(reason, failed=failed)
                 with self.guarded("close"):
-                    self._finish_pending()
+                    self._sink.finish()
         except Exception as error:
             if not failed:  # else the exception that ended the training is the one to be seen
                 raise
@@ -908,17 +911,14 @@ class Recorder:
         if self._closed:
             return
         self._closed = True
-        with self.guarded("close"):
-            if not self._store.inert:
-                losses = self.guarded.take_losses(self._update) + self._slots.left_out(self._update)
-                self._store.put({"losses_of_data": losses})
+        losses = self.guarded.take_losses(self._update) + self._slots.left_out(self._update)
         self._detail_schedule.close()
         if self.parameters is not None:
             clip.unwatch(self)
             amp.unwatch()
         shutdown.forget(self)
         with self.guarded("close"):
-            self._store.close(reason)
+            self._sink.close(reason, losses)
             if self._console is not None:
                 self._console.ended(self._update, reason)
 

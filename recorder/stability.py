@@ -14,6 +14,7 @@ from esper_analyze.storage.block import Block, nullable
 from recorder.capture.batch import LOSSES
 from recorder.capture.parameters import ParameterMap
 from recorder.capture.snapshot_batch import SnapshotBatch
+from recorder.measure import Numbers
 from recorder.reduce.norms import GradientNorms
 
 
@@ -22,17 +23,19 @@ def stability_rows(
     norms: GradientNorms | None,
     batches: Sequence[SnapshotBatch],
     row: UpdatesRow,
+    weights: Numbers | None,
     *,
     cause: str,
 ) -> Block:
     """Return the rows of ``tensors`` for an update whose measurements have arrived; ``row``: its ``updates`` row.
 
-    Weights are read now: this waits for the device, and happens only after a failure or on request.
+    ``weights``: the largest magnitude of each parameter [T]; None: they are read now, unless they are in another
+    process. That waits for the device, and happens only after a failure or on request.
     """
     count = len(parameters.parameters)
-    largest = torch.stack([_largest(parameter) for parameter in parameters.parameters])
-    weights = largest.cpu().numpy()
-    filled = np.array([parameter.numel() > 0 for parameter in parameters.parameters])
+    weights = largest_weights(parameters) if weights is None else weights
+    filled = np.array([parameter.numel() > 0 for parameter in parameters.parameters]) & (weights is not None)
+    weights = np.zeros(count) if weights is None else weights
     measured: Any = np.zeros(count, bool)
     broken: Any = np.zeros(count, bool)
     norm: Any = np.full(count, np.nan)
@@ -58,6 +61,14 @@ def stability_rows(
         "loss_finite": bool(np.isfinite(recorded).all()) if recorded else None,
     }
     return Block(count, cells)
+
+
+def largest_weights(parameters: ParameterMap) -> Numbers | None:
+    """Return the largest magnitude of each parameter [T], 0 for one without elements; None if they are not here."""
+    if any(parameter.is_meta for parameter in parameters.parameters):
+        return None
+    numbers: Numbers = torch.stack([_largest(parameter) for parameter in parameters.parameters]).cpu().numpy()
+    return numbers
 
 
 def _largest(parameter: Tensor) -> Tensor:

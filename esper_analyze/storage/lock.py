@@ -58,6 +58,19 @@ class WriterLock:
         write_all(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n{_namespace()}".encode())
         _HELD.add(self)
 
+    @classmethod
+    def adopted(cls, path: Path, descriptor: int) -> WriterLock:
+        """Return the lock that another process holds on ``path``, by the descriptor inherited from it."""
+        lock = cls.__new__(cls)
+        lock.path, lock._descriptor = path, descriptor
+        _HELD.add(lock)
+        return lock
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the lock file, for a process that shares the lock."""
+        return self._descriptor
+
     def _take(self) -> None:
         """Lock the file, trying several times: a reader that tests the lock holds it for an instant."""
         for _ in range(ATTEMPTS - 1):

@@ -6,9 +6,11 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from esper_analyze.schema.constants import HEAD_GROUP
@@ -114,6 +116,21 @@ class ParameterMap:
             self.atoms += self._cut(tensor, edges)
             self.atoms_of.append(range(first, len(self.atoms)))
         self.group_atoms = [self._group_atoms(group) for group in self.groups]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the map for another process: of the parameters their shapes."""
+        state = vars(self) | {"parameters": [(p.shape, p.dtype, p.requires_grad) for p in self.parameters]}
+        del state["_tensor"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Stand for the parameters of another process: with their shapes, and without numbers."""
+        vars(self).update(state)
+        self.parameters = [
+            nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=trainable)
+            for shape, dtype, trainable in state["parameters"]
+        ]
+        self._tensor = {id(parameter): index for index, parameter in enumerate(self.parameters)}
 
     def _edges(self) -> list[set[int]]:
         """Return, by tensor, the rows at which a range of any group begins or ends."""

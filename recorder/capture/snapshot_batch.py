@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,13 @@ class SnapshotStack:
     rows: tuple[Tensor, ...]  # norms [snapshots, rows] of each cut parameter with a gradient; empty with ``flat``
     elements: Tensor | None  # counts [NaN, Inf] over all snapshots
     scale: Tensor | None  # loss scales [snapshots]
+
+    def of_first(self, most: int) -> SnapshotStack:
+        """Return the stack with the copies of the first ``most`` steps only; as it is if it has no copies."""
+        if self.flat is None:
+            return self
+        scale = None if self.scale is None else self.scale[:most]
+        return replace(self, minibatches=self.minibatches[:most], flat=self.flat[:most], scale=scale)
 
     def scheduled(self, outgoing: Outgoing) -> SnapshotBatch:
         """Measure what is left to measure, and schedule norms and counts."""

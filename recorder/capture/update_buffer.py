@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -33,9 +34,10 @@ class Minibatch:
     snapshots: list[GradientSnapshot] = field(default_factory=list)
     post_clip: list[Tensor] = field(default_factory=list)
     steps: int = 0
-    capture: Capture | None = None  # its inputs, until they are measured
     unknown: bool = False  # a clip call had parameters that the map does not have yet
     as_clipped: bool = False  # one clip by the recorder's own norms, then one step of exactly those parameters
+    measured: bool = False  # its gradients, before they change
+    capture: Capture | None = None  # its inputs, until they are stacked
 
     def record_clip(self, total: Tensor | None, max_norm: float | None) -> None:
         """Record the norm before clipping (None: it follows from the tensors' norms) and the clip bound."""
@@ -63,7 +65,9 @@ class UpdateBuffer:
         self.snapshots: list[SnapshotBatch] = []
         self.every_step = every_step
         self.packed: list[Handle] = []  # of each of ``measurements``
-        self.pre_clip: Handle | None = None  # norms of the minibatches that have one, in order
+        self.pre_clips: Tensor | None = None  # norms of the minibatches that have one, in order; after ``stack``
+        self.post_clips: Tensor | None = None
+        self.pre_clip: Handle | None = None
         self.post_clip: Handle | None = None
         self.sampled: SampledDetail | None = None
         self._detail = detail
@@ -102,6 +106,17 @@ class UpdateBuffer:
             self._stack_waiting()
             self._measure_batches()
             self.find_worst()
+
+    def with_gradients(self, most: int) -> UpdateBuffer:
+        """Return a stacked buffer with copied gradients of at most so many optimizer steps of each stack."""
+        fewer = copy(self)
+        fewer.stacks = [stack.of_first(most) for stack in self.stacks if most or stack.flat is None]
+        return fewer
+
+    @property
+    def batches(self) -> list[CaptureBatch]:
+        """The minibatches stacked so far and not reduced to their worst samples."""
+        return list(self._batches.values())
 
     @property
     def measurements(self) -> list[Measurements]:
@@ -154,6 +169,7 @@ class UpdateBuffer:
         minibatch.unknown = minibatch.unknown or not plan.complete
         if plan.ours:
             minibatch.snapshots.append(snapshot)
+            minibatch.measured = True
         return snapshot
 
     def record_step(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> None:
@@ -197,6 +213,8 @@ class UpdateBuffer:
         """Stack what the update has captured, without measuring it."""
         self._stack_waiting()
         self.stacks = snapshot_stacks([minibatch.snapshots for minibatch in self.minibatches])
+        self.pre_clips = _combined([minibatch.pre_clip for minibatch in self.minibatches])
+        self.post_clips = _combined([minibatch.post_clip for minibatch in self.minibatches])
 
     def tensors(self) -> Outgoing:
         """Return all measurements of the update, to be transferred; after ``stack``."""
@@ -204,15 +222,15 @@ class UpdateBuffer:
         outgoing = Outgoing()
         self.packed = [outgoing.add(measured.packed) for measured in self.measurements]
         self.snapshots = [stack.scheduled(outgoing) for stack in self.stacks]
-        self.pre_clip = _scheduled([minibatch.pre_clip for minibatch in self.minibatches], outgoing)
-        self.post_clip = _scheduled([minibatch.post_clip for minibatch in self.minibatches], outgoing)
+        self.pre_clip = None if self.pre_clips is None else outgoing.add(self.pre_clips)
+        self.post_clip = None if self.post_clips is None else outgoing.add(self.post_clips)
         return outgoing
 
 
-def _scheduled(norms: Sequence[Sequence[Tensor]], outgoing: Outgoing) -> Handle | None:
-    """Schedule the combined norms of the minibatches that have any; None if none has."""
+def _combined(norms: Sequence[Sequence[Tensor]]) -> Tensor | None:
+    """Return the combined norms of the minibatches that have any; None if none has."""
     combined = [_together(of_minibatch) for of_minibatch in norms if of_minibatch]
-    return outgoing.add(stacked(combined)) if combined else None
+    return stacked(combined) if combined else None
 
 
 def _together(norms: Sequence[Tensor]) -> Tensor:

@@ -109,7 +109,7 @@ def _accumulated(minibatches: Sequence[Minibatch], samples: Numbers) -> Numbers:
     totals, since = samples.copy(), 0.0
     for index, minibatch in enumerate(minibatches):
         totals[index] = since = since + samples[index]
-        if minibatch.steps or minibatch.snapshots:
+        if minibatch.steps or minibatch.measured:
             since = 0.0
     return totals
 

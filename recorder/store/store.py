@@ -11,7 +11,6 @@ import json
 import os
 import threading
 import time
-import uuid
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +22,12 @@ import pyarrow as pa
 from esper_analyze.schema.printable import LOG
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage import layout
-from esper_analyze.storage.atomic import append_line, sync_folder, write_whole
+from esper_analyze.storage.atomic import append_line, write_whole
 from esper_analyze.storage.block import Rows
 from esper_analyze.storage.entries import Entry, fitting
-from esper_analyze.storage.lock import WriterLock
 from esper_analyze.storage.log_frames import encode
 from esper_analyze.storage.shard_file import seal
+from recorder.store.claimed_folder import ClaimedFolder
 from recorder.store.log import WriteAheadLog
 
 SEAL_ROWS = 32_768
@@ -50,8 +49,6 @@ LOG_BACK_OFF = 5.0
 """Seconds until a failed log is tried again."""
 FIRST_BACK_OFF = 1.0
 """Seconds until failed sealing is tried again; doubled after each failure, up to a minute."""
-RESERVE_BYTES = 1 << 14
-"""Disk space reserved for the marker that says how many rows a full disk cost."""
 DROP_ORDER = ("layers", "tensors", "transitions", "steps", "groups", "lstm", "heads", "episodes")
 
 _LIVE: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -69,18 +66,18 @@ class Store:
     """One attempt of one rank: its folder, lock, shards, manifest and clean-close marker."""
 
     def __init__(self, run_dir: Path, *, rank: int = 0, attempt: int = 0) -> None:
-        token = uuid.uuid4().hex[:8]
-        self.rank, self.attempt = rank, attempt
-        rank_folder = run_dir / layout.rank_folder(rank)
-        rank_folder.mkdir(parents=True, exist_ok=True)
-        self._rank_lock = WriterLock(rank_folder / layout.LOCK_FILE)
-        self.folder = run_dir / layout.rank_folder(rank) / layout.attempt_folder(attempt, token)
-        self.folder.mkdir(parents=True)
-        sync_folder(self.folder.parent)
-        self.lock = WriterLock(self.folder / layout.LOCK_FILE)
-        self._reserve = self.folder / layout.RESERVE_FILE
-        with contextlib.suppress(OSError):  # the disk is full already
-            self._reserve.write_bytes(os.urandom(RESERVE_BYTES))  # random, so that no file system compresses it
+        self._begin(ClaimedFolder(run_dir, rank=rank, attempt=attempt))
+
+    @classmethod
+    def of(cls, claimed: ClaimedFolder) -> Store:
+        """Return a store that writes a folder claimed before."""
+        store = cls.__new__(cls)
+        store._begin(claimed)
+        return store
+
+    def _begin(self, claimed: ClaimedFolder) -> None:
+        self.rank, self.attempt, self.folder = claimed.rank, claimed.attempt, claimed.path
+        self.claimed = claimed
         self.inert = False
         self.lost_rows = 0
         self._log = WriteAheadLog(self.folder)
@@ -368,25 +365,37 @@ class Store:
         if self.inert or self._closing:
             return
         self._closing = True
-        for bell, thread in ((self._bell, self._thread), (self._due_bell, self._sealer)):
-            _ring(bell)
-            if threading.current_thread() is not thread:
-                thread.join(timeout=60.0)
+        self._stop_threads()
         self.flush()
         if not self._waiting and not self._sealing and self._log.forget(self._log.rotate()):
             self._given_up.clear()
         self._count_unsealed()
         marker = {"reason": reason, "closed_at": time.time(), "lost_rows": self.lost_rows, "tables": self._written}
         with contextlib.suppress(OSError):
-            self._reserve.unlink()
+            (self.folder / layout.RESERVE_FILE).unlink()
         try:
             write_whole(self.folder / layout.CLOSED_FILE, json.dumps(marker, indent=1).encode())
         except OSError as error:
             LOG.warning("recorder: cannot write %s (%s)", layout.CLOSED_FILE, error)
         if self.lost_rows:
             LOG.warning("recorder: %d rows were lost in %s", self.lost_rows, self.folder)
-        self.lock.release()
-        self._rank_lock.release()
+        self._let_go()
+
+    def leave(self) -> None:
+        """Seal waiting rows and release the lock without a clean-close marker: the training has died."""
+        self._closing = True
+        self._stop_threads()
+        self.flush()
+        self._let_go()
+
+    def _stop_threads(self) -> None:
+        for bell, thread in ((self._bell, self._thread), (self._due_bell, self._sealer)):
+            _ring(bell)
+            if threading.current_thread() is not thread:
+                thread.join(timeout=60.0)
+
+    def _let_go(self) -> None:
+        self.claimed.release()
         _LIVE.discard(self)
 
     def _count_unsealed(self) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from tests.patience import PATIENCE
+from tests.recorder.inline import store_of
 from tests.recorder.interruption import Interruption
 from tests.recorder.process_states import STATES, enter_within
 from tests.recorder.sick_loop import FaultyLoop
@@ -158,7 +159,7 @@ def writer_dies(loop: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     if number == order["die"]:
         os._exit(4)
     if number == order["at"]:
-        store = loop.rec._store
+        store = store_of(loop.rec)
         thread = store._thread if order["thread"] == "writer" else store._sealer
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
         thread.join(PATIENCE)
@@ -258,7 +259,7 @@ def eight_threads(loop: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Let threads hand over rows of their own all at once."""
     if number != order["at"]:
         return
-    store = loop.rec._store
+    store = store_of(loop.rec)
 
     def put(thread: int) -> None:
         for row in range(order["rows"]):

@@ -111,8 +111,7 @@ def _killed(store: Store) -> None:
     for bell, thread in ((store._bell, store._thread), (store._due_bell, store._sealer)):
         store_module._ring(bell)
         thread.join()
-    store.lock.release()
-    store._rank_lock.release()
+    store.claimed.release()
 
 
 def _block(cells: Cells, start: int, stop: int) -> Rows:

@@ -26,6 +26,7 @@ from recorder.store import store as store_module
 from recorder.store.store import Store
 from tests.faults.harms import HARMS
 from tests.faults.training import digest, recorded, train, unrecorded
+from tests.recorder.inline import store_of
 
 
 def main() -> None:
@@ -91,7 +92,7 @@ def child(order: dict[str, Any]) -> None:
         run_dir = Path(os.path.relpath(run_dir))
     loop = recorded(run_dir, **how) if order["record"] else unrecorded()
     if order["record"]:
-        voice.say("made", loop.rec._store._thread.native_id, loop.rec._store._sealer.native_id)
+        voice.say("made", store_of(loop.rec)._thread.native_id, store_of(loop.rec)._sealer.native_id)
     facts = order.get("harm", {"name": "none"})
     harm = HARMS[facts["name"]]
 
@@ -105,7 +106,7 @@ def child(order: dict[str, Any]) -> None:
     voice.say("trained", digest(loop.net))
     if order["record"]:
         loop.rec.close()
-        voice.say("end", digest(loop.net), loop.rec._store.lost_rows, handed[0])
+        voice.say("end", digest(loop.net), store_of(loop.rec).lost_rows, handed[0])
 
 
 def _prepare(order: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import torch
 
+from tests.recorder.inline import store_of
 from tests.recorder.sick_loop import FaultyLoop, Rollout, unlike
 
 Stage = Callable[[FaultyLoop], None]
@@ -193,7 +194,7 @@ def refuse_writing(loop: FaultyLoop) -> None:
         patch("esper_analyze.storage.shard_file.write_whole", side_effect=full),
         patch("recorder.store.store.MAX_WAITING_ROWS", 50),
     ):
-        loop.rec._store.flush()
+        store_of(loop.rec).flush()
 
 
 RECURRENT: Mapping[str, Any] = {"recurrent": True}

@@ -178,7 +178,7 @@ def test_a_sigterm_handler_of_the_training_is_still_called(tmp_path: Path) -> No
 
 
 def test_a_killed_process_leaves_a_run_that_opens_and_says_it_is_not_closed(tmp_path: Path) -> None:
-    script = "rec._store.flush(); update(); os.kill(os.getpid(), signal.SIGKILL)"
+    script = "rec._sink.store.flush(); update(); os.kill(os.getpid(), signal.SIGKILL)"
     assert run_process(script, tmp_path / "run") == -signal.SIGKILL
     run = open_run(tmp_path / "run")
     assert not run.closed

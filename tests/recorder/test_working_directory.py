@@ -14,6 +14,7 @@ from esper_analyze.storage.maintenance.verify import verify
 from recorder import Recorder
 from recorder.adapters.lightning import RecorderCallback as LightningCallback
 from recorder.adapters.sb3 import RecorderCallback as Sb3Callback
+from tests.recorder.inline import store_of
 
 OWN = (Path(__file__).parents[2] / "sample_runs" / "own_rules.py").read_text()
 
@@ -36,10 +37,10 @@ def test_nothing_is_lost_when_the_training_leaves_its_working_directory(
 ) -> None:
     rec = Recorder("run", strict=True)
     record(rec, 2)
-    rec._store.flush()
+    store_of(rec).flush()
     monkeypatch.chdir(elsewhere)
     record(rec, 2)
-    rec._store.flush()
+    store_of(rec).flush()
     record(rec, 1)
     rec.close()
     run = open_run(elsewhere.parent / "run")

@@ -16,6 +16,7 @@ from esper_analyze.replay.batches import read_batches
 from esper_analyze.replay.recorded_rules import judged_live, restated_since, stored_thresholds
 from esper_analyze.replay.replay import differences, finding_key, recorded, replay
 from esper_analyze.runs.run import RecordedRun, open_run
+from tests.recorder.inline import store_of
 from tests.recorder.loop import Loop
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
@@ -30,7 +31,7 @@ def in_parts(tmp_path: Path) -> RecordedRun:
         for update in range(30):
             loop.update(rec)
             if update in (3, 4, 17):
-                rec._store.flush()
+                store_of(rec).flush()
     return open_run(tmp_path / "run")
 
 

@@ -27,6 +27,7 @@ from esper_analyze.watch.follow import Follower
 from esper_analyze.watch.panels import printed, sections
 from esper_analyze.watch.snapshot import snapshot
 from recorder import Recorder
+from tests.recorder.inline import store_of
 from tests.reports.conftest import trouble
 from tests.reports.synthetic import Rows, write_run
 from tests.watch.growing import GrowingRun
@@ -115,7 +116,7 @@ def test_a_training_that_still_runs_is_not_called_dead(tmp_path: Path) -> None:
     with Recorder(tmp_path / "run", strict=True) as rec:
         step(rec)
         step(rec)
-        rec._store.flush()
+        store_of(rec).flush()
         end = end_of_run(open_run(tmp_path / "run"))
         assert (end.end, end.status, end.headline) == (End.RUNNING, "running, last complete update 1", "")
 

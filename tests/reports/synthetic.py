@@ -223,5 +223,5 @@ def write_run(
     else:
         store.flush()
         store.inert = True
-        store.lock.release()
+        store.claimed.release()
     return path

@@ -37,8 +37,7 @@ def write(path: Path, *, close: bool = True, updates: int = UPDATES) -> Path:
         return path
     store._take_up()
     store.inert = True
-    store.lock.release()
-    store._rank_lock.release()
+    store.claimed.release()
     return path
 
 

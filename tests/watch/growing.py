@@ -57,8 +57,7 @@ class GrowingRun:
     def die(self) -> None:
         """Leave the run as a kill leaves it."""
         self.store.inert = True
-        self.store.lock.release()
-        self.store._rank_lock.release()
+        self.store.claimed.release()
 
     def resume(self, update: int) -> None:
         """Go on from ``update`` in another attempt, with a detector that remembers nothing."""

@@ -133,7 +133,7 @@ def _notes(attempt: Attempt) -> Iterator[FileFault]:
 def _stray(path: Path, attempt: Attempt, *, alive: bool) -> str | None:
     """Return why a file in an attempt's folder is not part of the run, None when it is."""
     name = path.name
-    recorder_files = (layout.MANIFEST_FILE, layout.CLOSED_FILE, layout.LOCK_FILE, layout.RESERVE_FILE)
+    recorder_files = (layout.MANIFEST_FILE, layout.CLOSED_FILE, layout.LOCK_FILE, layout.RESERVE_FILE, *layout.BOX_FILES)
     if name in recorder_files or layout.log_of(name) is not None:
         return None
     if name == layout.JOURNAL_FILE:
