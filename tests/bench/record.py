@@ -65,6 +65,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=5, help="pairs a case, twice as many of recurrent (default 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="times as many updates a side (default 1)")
     parser.add_argument("--quick", action="store_true", help="one pair of two small updates: does it run at all")
+    parser.add_argument(
+        "--box", choices=("spare", "pinned"), help="record beside the training: on other cores, or its own"
+    )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a target is not met")
     return parser.parse_args(arguments)
@@ -80,11 +83,13 @@ def measured(sides: Sides, name: str, options: argparse.Namespace) -> list[Recor
     updates = 2 if options.quick else max(2, round(training.updates * options.scale))
     for warmed in () if options.quick else levels:  # warm up both processes, recorded and not
         for number in range(2):
-            pair(sides, TrainingOrder(name, 1, warmed, options.quick), number)
+            pair(sides, TrainingOrder(name, 1, warmed, options.quick, box=options.box), number)
     found: dict[str | None, list[Pair]] = {level: [] for level in (None, *levels)}
     for number in range(count):
         for level in levels if number >= CONTROLS else (None, *levels):
-            found[level].append(pair(sides, TrainingOrder(name, updates, level, options.quick), number))
+            found[level].append(
+                pair(sides, TrainingOrder(name, updates, level, options.quick, box=options.box), number)
+            )
             say(f"{name} at {level or 'nothing'}: {added(found[level][-1:], 'cpu').median:+.1%} CPU")
     return [case_of(name, level, training.targets[level], found[level], found[None]) for level in levels]
 
@@ -92,7 +97,12 @@ def measured(sides: Sides, name: str, options: argparse.Namespace) -> list[Recor
 def pair(sides: Sides, order: TrainingOrder, number: int) -> Pair:
     """Train one pair; from pair to pair the processes change roles, who begins, and the core."""
     cores = sorted(os.sched_getaffinity(0))
-    place: dict[str, Any] = {"training": order.training, "updates": order.updates, "small": order.small}
+    place: dict[str, Any] = {
+        "training": order.training,
+        "updates": order.updates,
+        "small": order.small,
+        "box": order.box,
+    }
     turned, core = number % 2 == 1, cores[number // 2 % len(cores)]
     orders = [
         TrainingOrder(**place, level=level, first=level_first, core=core)

@@ -31,6 +31,7 @@ class TrainingOrder:
     small: bool
     first: bool = True
     core: int = 0
+    box: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def timed(order: TrainingOrder, relay: Relay) -> Side:
     hook = register_optimizer_step_post_hook(lambda *_: relay.swap())
     with TemporaryDirectory() as folder, _same_heap():
         run_dir = Path(folder) / "run"
-        recording = None if order.level is None else RecordingPlan(run_dir, order.level)
+        recording = None if order.level is None else RecordingPlan(run_dir, order.level, order.box)
         try:
             with relay.run():
                 trainee.train(order.updates, recording, relay)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,10 +32,21 @@ STEPS_A_TURN = 8
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """Where a training is recorded, and at which level."""
+    """Where a training is recorded, at which level, and with or without a box beside it.
+
+    ``box``: None, "spare" on cores of its own, or "pinned" to that of the training.
+    """
 
     run_dir: Path
     level: str
+    box: str | None = None
+
+    def place_box(self, core: int) -> None:
+        """Move the box to the training's ``core``, or away from it."""
+        cores = {core} if self.box == "pinned" else os.sched_getaffinity(0) - {core}
+        children = Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children").read_text().split()
+        for child in children if self.box is not None else ():
+            os.sched_setaffinity(int(child), cores)
 
 
 class Trainee(Protocol):
@@ -74,11 +87,15 @@ class Sb3Trainee:
         steps = updates * self._model.n_steps * self._model.n_envs
         recorded = nullcontext() if recording is None else self._attached(recording)
         with recorded:
+            if recording is not None:
+                recording.place_box(relay.core)
             self._model.learn(steps, callback=_Turns(relay))
             relay.update()
 
     def _attached(self, recording: RecordingPlan) -> Any:
-        return attach(self._model, recording.run_dir, heads=self._heads, level=recording.level)
+        return attach(
+            self._model, recording.run_dir, heads=self._heads, level=recording.level, box=recording.box is not None
+        )
 
     def parameters(self) -> dict[str, Tensor]:
         return dict(self._model.policy.state_dict())
@@ -115,6 +132,8 @@ class LoopTrainee:
         envs = lstm_loop.ENVS
         state, start = (torch.zeros(1, envs, 32), torch.zeros(1, envs, 32)), torch.ones(envs)
         with cast("Recorder", Silence()) if recording is None else self._recorder(updates, recording) as rec:
+            if recording is not None:
+                recording.place_box(relay.core)
             for update in range(updates):
                 relay.update()
                 rollout = lstm_loop.collect(self._agent, self._yards, state, start, rec)
@@ -139,6 +158,7 @@ class LoopTrainee:
             groups={"actor": agent.heads, "critic": agent.critic, "lstm": agent.lstm},
             total_updates=updates,
             level=recording.level,
+            box=recording.box is not None,
         )
 
     def parameters(self) -> dict[str, Tensor]:

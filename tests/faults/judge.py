@@ -61,11 +61,18 @@ class TrialVerdict:
 
 
 def judged(
-    run_dir: Path, twin: Twin, finished: int, *, interrupted: bool = False, rank: int | None = None
+    run_dir: Path,
+    twin: Twin,
+    finished: int,
+    *,
+    interrupted: bool = False,
+    rank: int | None = None,
+    one_writer: bool = True,
 ) -> TrialVerdict:
     """Open the run as any reader does; ``finished``: updates the training had finished.
 
     ``interrupted``: the update in progress may be there as such, and is not compared. ``rank``: judge it alone.
+    ``one_writer``: sequence numbers are unique; each writer numbers its own rows.
     """
     try:
         run = open_run(run_dir)
@@ -87,7 +94,7 @@ def judged(
             found = found.filter(pl.col("update") <= last)
         if name not in OWN:
             _compare(verdict, name, found, whole, finished)
-    verdict.wrong += _numbered(run)
+    verdict.wrong += _numbered(run, one_writer=one_writer)
     return verdict
 
 
@@ -114,13 +121,13 @@ def same_bits(one: pl.Series, other: pl.Series) -> bool:
     return one.equals(other)
 
 
-def _numbered(run: RecordedRun) -> list[str]:
+def _numbered(run: RecordedRun, *, one_writer: bool) -> list[str]:
     """Return whether a sequence number or an update is there twice."""
     seqs: list[Any] = []
     for table in TABLES:
         seqs += run.frame(table.name, ["seq"])["seq"].to_list()
     updates = run.frame("updates", ["update"])["update"].to_list()
-    wrong = [] if len(set(seqs)) == len(seqs) else ["a sequence number is there twice"]
+    wrong = [] if len(set(seqs)) == len(seqs) or not one_writer else ["a sequence number is there twice"]
     return wrong if len(set(updates)) == len(updates) else [*wrong, "an update is there twice"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults import (
     bombs,
+    boxes,
     bulk,
     columns,
     company,
@@ -76,6 +77,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("47", "FIFO, link, device, socket, directory as a file", special.special_files),
     ("48", "SIGTERM, SIGHUP, SIGINT: temporary files", signals.left_behind),
     ("50", "a live run of 10,000 shards", bulk.many_shards),
+    ("52", "training, box or both killed", boxes.killed_boxes),
     ("readonly", "remounted read-only", disks.read_only),
     ("stop", "SIGSTOP, then SIGCONT", kills.stopped),
     ("writer", "writer or sealer thread dies", company.writer_dies),

@@ -2,7 +2,8 @@
 
 Orders come as lines of JSON on stdin; on stdout it says ``exit PID STATUS`` for each child that ended.
 A child speaks through a Unix socket, so that what is done to its files does not concern what it says: ``ready PID``,
-``made WRITER SEALER`` (thread ids), ``u NUMBER SECONDS`` after each update, ``trained SHA``, ``end SHA LOST HANDED``.
+``made WRITER SEALER`` (thread ids; with a box its process and 0), ``u NUMBER SECONDS`` after each update,
+``trained SHA``, ``end SHA LOST HANDED``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from esper_analyze.storage.block import Block
+from recorder.box.link import BoxLink
 from recorder.store import log as log_module
 from recorder.store import store as store_module
 from recorder.store.store import Store
@@ -91,7 +93,10 @@ def child(order: dict[str, Any]) -> None:
         os.chdir(order["cwd"])
         run_dir = Path(os.path.relpath(run_dir))
     loop = recorded(run_dir, **how) if order["record"] else unrecorded()
-    if order["record"]:
+    sink = loop.rec._sink if order["record"] else None
+    if isinstance(sink, BoxLink):
+        voice.say("made", sink._process.pid, 0)
+    elif order["record"]:
         voice.say("made", store_of(loop.rec)._thread.native_id, store_of(loop.rec)._sealer.native_id)
     facts = order.get("harm", {"name": "none"})
     harm = HARMS[facts["name"]]
@@ -106,6 +111,7 @@ def child(order: dict[str, Any]) -> None:
     voice.say("trained", digest(loop.net))
     if order["record"]:
         loop.rec.close()
+    if order["record"] and not isinstance(sink, BoxLink):
         voice.say("end", digest(loop.net), store_of(loop.rec).lost_rows, handed[0])
 
 
