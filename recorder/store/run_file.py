@@ -115,6 +115,8 @@ def _git(start: Path) -> dict[str, object]:
         except subprocess.TimeoutExpired:
             process.kill()  # and not waited for: on a file system that hangs it does not end
             process.returncode = -9
+            if process.stdout is not None:
+                process.stdout.close()
             said = ""
     except (OSError, ValueError, subprocess.SubprocessError):
         return {"git_commit": _git_commit(start), "git_dirty": None}
