@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from esper_analyze.schema.printable import LOG
 from esper_analyze.schema.tables import BY_NAME, LEVELS
 from esper_analyze.storage.block import Block, Rows
 from recorder.rows import AT_MINIMAL
+
+OnFindings = Callable[[Sequence[Finding], Mapping[str, Rows]], None]
+"""Called with the findings of each update and its rows by table; must not raise."""
 
 
 class OnlineDetector:
@@ -48,6 +51,7 @@ class OnlineDetector:
         self._wanted = self.detector.wanted
         self._quiet = quiet
         self._warned: set[tuple[str, str]] = set()
+        self.on_findings: OnFindings | None = None
 
     def level(self, update: int) -> str:
         """Return the telemetry level in effect for ``update``."""
@@ -76,6 +80,8 @@ class OnlineDetector:
         ]
         if not self._quiet:
             log_alarms(outcome.findings, self.detector.rules, stored, self._warned)
+        if self.on_findings is not None:
+            self.on_findings(outcome.findings, stored)
         return OnlineVerdicts(stored, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
 
 
@@ -145,7 +151,7 @@ def _log_roots(level: int, alarms: Sequence[Finding], rules: Sequence[Rule], row
     by_name = {rule.name: rule for rule in rules}
     for finding in roots:
         rule = by_name[finding.rule]
-        word = _word(finding, rule.table, rows)
+        word = judged_word(finding, rule.table, rows)
         judged = rule.statistic(finding.metric).name if word is None else finding.metric
         shown = word or (None if finding.value is None else f"{finding.value:.4g}")
         LOG.log(
@@ -161,7 +167,7 @@ def _log_roots(level: int, alarms: Sequence[Finding], rules: Sequence[Rule], row
         )
 
 
-def _word(finding: Finding, table: str, rows: Mapping[str, Rows]) -> str | None:
+def judged_word(finding: Finding, table: str, rows: Mapping[str, Rows]) -> str | None:
     """Return the word that was judged; None if a number was judged."""
     named = BY_NAME[table].subject
     listed = rows.get(table, ())

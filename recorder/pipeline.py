@@ -8,6 +8,7 @@ from typing import Any
 
 from esper_analyze.schema.merging import RankRows
 from esper_analyze.schema.tables import BY_NAME
+from recorder.act.alerts import Alerts
 from recorder.capture.detail import Detail
 from recorder.capture.parameters import ParameterMap
 from recorder.capture.update_buffer import UpdateBuffer
@@ -72,10 +73,12 @@ class Pipeline:
         detector: OnlineDetector,
         store: Store,
         guarded: ErrorGuard,
+        alerts: Alerts,
         *,
         records_gradients: bool,
     ) -> None:
         self.heads = heads
+        self.alerts = alerts
         self.detector = detector
         self.slot_history = SlotHistory()
         self._parameters = parameters
@@ -146,7 +149,7 @@ class Pipeline:
         for table, names in undeclared_cells(judged.rows).items():
             undeclared = ValueError(f"not declared, so not stored: {', '.join(names)}")
             self._guarded.refuse(f"cells of {table}", undeclared)
-        losses = [*self._guarded.take_losses(facts.update), *facts.losses]
+        losses = [*self._guarded.take_losses(facts.update), *facts.losses, *self.alerts.take_losses(facts.update)]
         self._store.put(judged.rows | {"events": facts.events, "losses_of_data": losses})
         if judged.escalates and self._pretrigger is not None:
             for block in self._pretrigger.take():

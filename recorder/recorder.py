@@ -23,6 +23,8 @@ from esper_analyze.schema.row_types import EventsRow, LossesOfDataRow, UpdatesRo
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, arguments, clip, options, ranks, run_names, shutdown, slots
+from recorder.act.alerts import AlertPlan, Alerts
+from recorder.act.checkpoints import CheckpointLog
 from recorder.arguments import ArrayLike, PerHead, State
 from recorder.between_updates import BetweenUpdates
 from recorder.box.link import BoxLink, unboxable
@@ -182,6 +184,13 @@ class Recorder:
         Measure, judge and store in a process beside the training, which only copies: with a processor core to spare the
         training waits less, and the recording survives the training's death. Tensors on a device, and custom rules that
         are not a file, are handled in the training's own process.
+    on_finding
+        What to do when an incident begins, becomes critical or ends, as text, one or several: ``"command: program"``,
+        a webhook's URL, ``"slack: ${WEBHOOK}"``, ``"apprise: URL"``, ``"python: module:function"``; see
+        ``esper-analyze help alerts``. Sent in threads of their own: an endpoint that fails costs the training nothing.
+        ``UsageError`` for text that names none.
+    alert_seconds
+        Longest wait, at the end of the training, for alerts on their way, in seconds; default: 3.
     facts
         Further facts for run.json: name, framework, algorithm, hyperparameters, seeds, notes …
     """
@@ -212,6 +221,8 @@ class Recorder:
         all_ranks: bool = False,
         resume: bool = False,
         box: bool = False,
+        on_finding: str | Sequence[str] | None = None,
+        alert_seconds: float | None = None,
         **facts: object,
     ) -> None:
         options.refuse_misspelt(facts, ARGUMENTS, "Recorder")
@@ -247,12 +258,12 @@ class Recorder:
         )
         self._total_updates = options.integer("total_updates", total_updates)
         self._total_env_steps = options.integer("total_env_steps", total_env_steps)
-        self._quiet = quiet
+        self._quiet, alerts = quiet, AlertPlan.of(on_finding, alert_seconds)
         self._detector = OnlineDetector(options.limits(thresholds), level, rules, quiet=quiet)
         self.run_dir = run_names.claimed(self.run_dir, number=run_dir is None or exists == "number")
         earlier = begin(self.run_dir, self.rank_role.rank, self._identity(facts), resume=resume)
         self._attempt = earlier.attempt
-        self._sink = self._new_sink(rules, box=box)
+        self._sink, self._checkpoints = self._new_sink(rules, alerts, box=box), CheckpointLog()
         self._update = self._first_update = earlier.last_update + 1
         self._resumed = RESUMED_FRESH if earlier.attempt else None
         self._bounds = ratio_bounds(self._detector.detector.thresholds.as_dict())
@@ -276,27 +287,33 @@ class Recorder:
         self._console = None if quiet or self.rank_role.rank else Console(self.run_dir)
         shutdown.close_at_exit(self)
 
-    def _new_sink(self, rules: Path | str | Sequence[Rule] | None, *, box: bool) -> UpdateSink:
+    def _new_sink(self, rules: Path | str | Sequence[Rule] | None, alerts: AlertPlan, *, box: bool) -> UpdateSink:
         """Return where ended updates go: the box if it is asked for and can be had, else the pipeline in this process.
 
         A box takes tensors in host memory, and custom rules as a file.
         """
         claimed = ClaimedFolder(self.run_dir, rank=self.rank_role.rank, attempt=self._attempt)
+        alerts = alerts.begun(claimed.path, self.rank_role.rank, quiet=self._quiet)
         if box:
             reason = unboxable(self.parameters, rules)
             if reason is None:
                 with self.guarded("starting the recording process"):
-                    return self._boxed(claimed, None if rules is None else Path(cast("Path | str", rules)))
+                    return self._boxed(claimed, alerts, None if rules is None else Path(cast("Path | str", rules)))
             else:
                 LOG.warning("recorder: recording in the training's own process: %s", reason)
         store = Store.of(claimed)
-        gradients = self.rank_role.records_gradients
         pipeline = Pipeline(
-            self.heads, self.parameters, self._detector, store, self.guarded, records_gradients=gradients
+            self.heads,
+            self.parameters,
+            self._detector,
+            store,
+            self.guarded,
+            Alerts(alerts, self._detector),
+            records_gradients=self.rank_role.records_gradients,
         )
         return Inline(pipeline, store, self.guarded, self._uninterrupted, self._learn)
 
-    def _boxed(self, claimed: ClaimedFolder, rules: Path | None) -> BoxLink:
+    def _boxed(self, claimed: ClaimedFolder, alerts: AlertPlan, rules: Path | None) -> BoxLink:
         setup = BoxSetup(
             claimed.described(),
             heads=self.heads,
@@ -306,6 +323,7 @@ class Recorder:
             level=self._detector.level(0),
             quiet=self._quiet,
             records_gradients=self.rank_role.records_gradients,
+            alerts=alerts,
         )
         return BoxLink(setup, claimed, self.guarded, self._learn)
 
@@ -730,6 +748,19 @@ class Recorder:
             self._episode_count += 1
             self._episodes.append((total, steps, where, won))
 
+    def checkpoint(self, path: Path | str, env_steps: int | None = None) -> None:
+        """Record that the training has saved a checkpoint at ``path``, so that a report can say where to resume.
+
+        It counts as saved after the last update that has optimizer steps, also if that has not ended yet.
+        ``env_steps``: since the start of the run, of a loop that knows them. The path is kept as given.
+        """
+        if self._closed or self._sink.inert:
+            return
+        with self.guarded("checkpoint"):
+            steps = self._converted("checkpoint(env_steps)", arguments.integer, env_steps)
+            update = self._update if self._buffer.minibatches else self._update - 1
+            self._checkpoints.add(self._sink.folder, path, update, steps)
+
     @restored
     def slot(
         self,
@@ -912,6 +943,7 @@ class Recorder:
             return
         self._closed = True
         losses = self.guarded.take_losses(self._update) + self._slots.left_out(self._update)
+        losses += self._checkpoints.close(self._update)
         self._detail_schedule.close()
         if self.parameters is not None:
             clip.unwatch(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from esper_analyze.schema.row_types import LossesOfDataRow
@@ -23,6 +24,10 @@ class UpdateSink(Protocol):
     @property
     def inert(self) -> bool:
         """Whether nothing is recorded any more: in a forked child."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the attempt that is written."""
 
     def level(self, update: int) -> str:
         """Return the telemetry level in effect for ``update``."""
@@ -71,6 +76,11 @@ class Inline:
     def inert(self) -> bool:
         """Whether nothing is recorded any more: in a forked child."""
         return self.store.inert
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the attempt that is written."""
+        return self.store.folder
 
     def level(self, update: int) -> str:
         """Return the telemetry level in effect for ``update``."""
@@ -131,6 +141,6 @@ class Inline:
         """Store what is left and seal everything."""
         with self._guarded("close"):
             if not self.store.inert:
-                self.store.put({"losses_of_data": losses})
+                self.store.put({"losses_of_data": [*losses, *self._pipeline.alerts.close()]})
         with self._guarded("close"):
             self.store.close(reason)

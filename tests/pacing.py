@@ -44,6 +44,7 @@ SLOW = (
     "interchange/test_event_file.py",
     "interchange/test_round_trip.py",
     "notebooks/test_notebooks.py",
+    "recorder/act/test_checkpoints.py",
     "recorder/adapters/test_lightning.py",
     "recorder/adapters/test_skrl.py",
     "recorder/adapters/test_torchrl.py",

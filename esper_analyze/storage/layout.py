@@ -34,6 +34,8 @@ STAGED = ".staged-"
 """Prefix of files that repair and compaction have written and not yet moved into place."""
 ASIDE = "set-aside"
 """Folder within an attempt for files that repair removed from the run: nothing is deleted."""
+CHECKPOINTS_FILE = "checkpoints.jsonl"
+"""The checkpoints that a training told of, in an attempt's folder; missing without any."""
 LABELS_FILE = "labels.toml"
 
 _RANK = re.compile(r"rank(\d{5})\Z")

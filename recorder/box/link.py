@@ -110,6 +110,11 @@ class BoxLink:
             theirs.close()
         self._socket, self._inbox = ours, Inbox(ours)
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the attempt that is written."""
+        return self._folder.path
+
     def level(self, update: int) -> str:
         """Return the telemetry level in effect for ``update``, as far as the box has judged."""
         escalated = self._base != "OFF" and update <= self.ring.word(words.DEBUG_UNTIL)

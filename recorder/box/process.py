@@ -69,12 +69,15 @@ class _Voice(logging.Handler):
         from recorder.box.messages import sent
 
         try:
+            self.acquire()  # threads that store and send log as well
             _, ready, _ = select.select([], [self._socket], [], IDLE_SECONDS)
             if ready:
                 self._socket.sendall(sent(message))
                 return
         except OSError:
             pass
+        finally:
+            self.release()
         if message.log is not None:
             with contextlib.suppress(OSError):
                 sys.stderr.write(message.log[1] + "\n")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from esper_analyze.storage import layout
+from recorder.act.alerts import Alerts
 from recorder.box import ring as words
 from recorder.box.messages import FromBox
 from recorder.box.ring import Ring, RingDamagedError
@@ -31,6 +32,8 @@ from recorder.store.store import Store
 
 SETTLE_SECONDS = 5.0
 """Longest wait for an update to reach the log, before the state after it is kept."""
+LAST_SECONDS = 5.0
+"""Longest wait for alerts on their way once the training is dead."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
 """Seconds between two looks into an empty ring."""
 
@@ -53,6 +56,7 @@ class Box:
             detector,
             self._store,
             self._guarded,
+            Alerts(setup.alerts, detector),
             records_gradients=setup.records_gradients,
         )
         self._judged = -1  # last update of a box before this one, whose state this one continues
@@ -66,6 +70,7 @@ class Box:
             if self._serve_next():
                 continue
             if not self._alive:
+                self._store.put({"losses_of_data": self._pipeline.alerts.close(LAST_SECONDS)})
                 self._store.leave()
                 return
             self._sleep()
@@ -108,7 +113,7 @@ class Box:
                 self._pipeline.load_state_dict(state)
             case EndOfRecording(reason, losses):
                 self._ended = True
-                self._store.put({"losses_of_data": losses})
+                self._store.put({"losses_of_data": [*losses, *self._pipeline.alerts.close()]})
                 self._store.close(reason)
                 (self._folder / layout.BOX_STATE_FILE).unlink(missing_ok=True)
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recorder.act.alerts import AlertPlan
 from recorder.capture.gradient_snapshot import CopiedRow, SnapshotPlan
 from recorder.capture.parameters import ParameterMap
 from recorder.capture.snapshot_batch import SnapshotStack
@@ -39,6 +40,7 @@ class BoxSetup:
     level: str
     quiet: bool
     records_gradients: bool
+    alerts: AlertPlan
     state: Mapping[str, Any] | None = None
     ring: Path = Path()
 

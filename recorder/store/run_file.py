@@ -26,6 +26,8 @@ _SECRET = re.compile(
     r"(?:^|[-_.+/])(?:api_?key|key|token|secret|passw\w*|passphrase|pwd|auth\w*|credentials?)(?:$|[-_.])", re.IGNORECASE
 )
 _IN_ADDRESS = re.compile(r"(://)[^/@\s]+@")
+_OF_WEBHOOK = re.compile(r"(https?://[^\s/]+/(?:[^\s/]+/)*?(?:services|hooks|webhooks?)/)\S+", re.IGNORECASE)
+"""An address of a webhook: who has it can write, as with a password."""
 
 
 class RunExistsError(FileExistsError):
@@ -88,7 +90,7 @@ def _versions() -> dict[str, str]:
 
 
 def shown_arguments(argv: Sequence[str]) -> list[str]:
-    """Return the command line with ``…`` for values named like a secret, and for passwords in addresses."""
+    """Return the command line with ``…`` for values named like a secret, passwords in addresses and webhooks."""
     shown: list[str] = []
     hidden = False  # the next argument belongs to an option named like a secret
     for argument in argv:
@@ -99,7 +101,7 @@ def shown_arguments(argv: Sequence[str]) -> list[str]:
         elif secret and equals:
             shown.append(f"{name}=…")
         else:
-            shown.append(_IN_ADDRESS.sub(r"\1…@", argument))
+            shown.append(_OF_WEBHOOK.sub(r"\1…", _IN_ADDRESS.sub(r"\1…@", argument)))
         hidden = not hidden and secret and not equals and name.startswith("-")
     return shown
 

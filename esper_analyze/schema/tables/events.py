@@ -10,6 +10,10 @@ RESUMED_FRESH = "resumed_fresh"
 """Kind of loss: a resume without the detector's state."""
 CONTINUED = "continued"
 """Kind of loss: a recording that begins with the state of another recording's detector."""
+ALERT_FAILED, ALERT_DROPPED, ALERT_UNSENT = "alert_failed", "alert_dropped", "alert_unsent"
+"""Kinds of loss without lost rows: alerts refused, too many at a time, or on their way when the training ended."""
+CHECKPOINT_LOST = "checkpoint_lost"
+"""Kind of loss without lost rows: a checkpoint of the training that could not be noted in ``checkpoints.jsonl``."""
 
 EPISODES = Table(
     "episodes",

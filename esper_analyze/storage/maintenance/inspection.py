@@ -130,11 +130,20 @@ def _notes(attempt: Attempt) -> Iterator[FileFault]:
             yield _fault(attempt, NOTE, stray, path)
 
 
+_OF_RECORDER = (
+    layout.MANIFEST_FILE,
+    layout.CLOSED_FILE,
+    layout.CHECKPOINTS_FILE,
+    layout.LOCK_FILE,
+    layout.RESERVE_FILE,
+    *layout.BOX_FILES,
+)
+
+
 def _stray(path: Path, attempt: Attempt, *, alive: bool) -> str | None:
     """Return why a file in an attempt's folder is not part of the run, None when it is."""
     name = path.name
-    recorder_files = (layout.MANIFEST_FILE, layout.CLOSED_FILE, layout.LOCK_FILE, layout.RESERVE_FILE, *layout.BOX_FILES)
-    if name in recorder_files or layout.log_of(name) is not None:
+    if name in _OF_RECORDER or layout.log_of(name) is not None:
         return None
     if name == layout.JOURNAL_FILE:
         return None if refusal(path) else "a repair or compaction was interrupted: `repair` finishes it"
