@@ -135,6 +135,7 @@ class LightningRecorderCallback(Callback):
         with self.recorder.guarded("on_train_start"):
             self._module, self._wrappers = pl_module, Wrappers(self.recorder.guarded)
             self._wrappers.wrap(pl_module, "training_step", after=self._on_minibatch)
+            self._wrappers.wrap(trainer, "save_checkpoint", after=self._on_saved)
             for optimizer in trainer.optimizers:
                 self._hooks.append(
                     optimizer.register_step_post_hook(lambda stepped, *_: self.recorder.after_step(stepped))
@@ -149,6 +150,10 @@ class LightningRecorderCallback(Callback):
                 self.recorder.guarded.warn_once("training_step", NOTHING_RETURNED)
         elif not self.recorder.expected:
             self.recorder.guarded.warn_once("training_step", STEPPED_BEFORE)
+
+    def _on_saved(self, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
+        """Note a checkpoint, as ``ModelCheckpoint`` saves it."""
+        self.recorder.checkpoint(args[0] if args else kwargs["filepath"])
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:  # noqa: ARG002
         """Record gradients if no clip call by norm was recorded or follows."""

@@ -19,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from recorder.adapters.gaussian import bounds_of, std_of
+from recorder.adapters.sb3_checkpoints import follow_saves
 from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Capture, separate_losses
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
 from recorder.adapters.wrapped import Wrappers, for_later, recorded
@@ -172,6 +173,7 @@ class Sb3Attachment:
         self._wrappers.wrap(policy, "evaluate_actions", after=self._on_evaluated)
         if self.layout.factored:
             self._wrappers.wrap(policy, "forward", after=self._on_forward)
+        follow_saves(self._wrappers, model, self.recorder)
 
     def end_update(self, interrupted: str | None = None) -> None:
         """Record the update in progress."""

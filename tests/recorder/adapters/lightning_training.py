@@ -144,14 +144,13 @@ class Fitted:
 
 def trainer(epochs: int, *callbacks: Callback, **options: Any) -> Trainer:
     """Return a silent trainer."""
-    settings = {"gradient_clip_val": 0.5} | options
+    settings = {"gradient_clip_val": 0.5, "enable_checkpointing": False} | options
     return Trainer(
         accelerator="cpu",
         max_epochs=epochs,
         reload_dataloaders_every_n_epochs=1,
         callbacks=list(callbacks),
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         **settings,

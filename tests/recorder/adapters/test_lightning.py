@@ -13,7 +13,10 @@ import torch
 
 pytest.importorskip("lightning", reason="Lightning is not installed (extra: lightning)")
 
+from lightning.pytorch.callbacks import ModelCheckpoint
+
 from esper_analyze.runs.run import RecordedRun, open_run
+from esper_analyze.storage.checkpoints import checkpoints_of
 from recorder.adapters.lightning import RecorderCallback, attach
 from recorder.adapters.wrapped import Wrapped
 from tests.recorder.adapters.lightning_training import (
@@ -171,6 +174,17 @@ def test_recording_twice_harms_no_training_and_is_undone_in_any_order(nested: bo
     for name in ("minibatches", "optimizer_steps", "grad_norm_pre_clip", "policy_loss"):
         assert first[name].to_list() == second[name].to_list()
         assert None not in first[name]
+
+
+def test_checkpoints_of_the_trainer_are_noted(tmp_path: Path) -> None:
+    module, saves = SignBandit(), ModelCheckpoint(tmp_path / "saved", save_top_k=-1, filename="{epoch}")
+    training = trainer(2, saves, enable_checkpointing=True)
+    with attach(training, module, tmp_path / "run", sizes={"action": ACTIONS}, strict=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        training.fit(module)
+    listed = checkpoints_of(open_run(tmp_path / "run").attempts)
+    names = [str(tmp_path / "saved" / f"epoch={epoch}.ckpt") for epoch in range(2)]
+    assert [(checkpoint.path, checkpoint.update) for checkpoint in listed] == list(zip(names, range(2), strict=True))
 
 
 def test_a_manual_step_that_hands_nothing_over_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
