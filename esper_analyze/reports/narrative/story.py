@@ -30,6 +30,7 @@ from esper_analyze.reports.narrative.primary_incident import (
     title_of,
     worst_and_now,
 )
+from esper_analyze.reports.narrative.resume_from import resume_from
 from esper_analyze.reports.narrative.settings_in_effect import settings_in_effect
 from esper_analyze.reports.narrative.unrepeatable import lost_alarms
 from esper_analyze.reports.sections.escalation import captured_since
@@ -340,6 +341,9 @@ def _next(
         yield Point(settings, ("run",))
     yield Point(cleaned(evidence.rules[lead.rule].look_first, 600), (f"rule-{lead.rule}",))
     yield from _other_causes(causes, of_log=is_log(evidence.run.info))
+    resumable = resume_from(evidence.run, lead)
+    if resumable:
+        yield Point(resumable)
     captured = captured_since(evidence, lead.start)
     if captured:
         yield Point(captured, ("timeline",))
