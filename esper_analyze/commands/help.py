@@ -18,6 +18,7 @@ TOPICS: tuple[tuple[str, str], ...] = (
     ("growing", "Seed modules that grow in the slots of a host network."),
     ("ranks", "Distributed training: one run of several processes."),
     ("resume", "Continue a recording after a checkpoint."),
+    ("alerts", "Commands, webhooks and chats when an incident begins; checkpoints."),
     ("watch", "Follow one run or several in the terminal while they train."),
     ("report", "The page, single questions as commands, exit codes."),
     ("rules", "Rules and thresholds: what-if replay, rules of your own."),

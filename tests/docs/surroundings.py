@@ -140,6 +140,10 @@ def resume() -> Names:
     return names | {"Recorder": Recorder}
 
 
+def alerts() -> Names:
+    return {"agent": ExampleAgent(), "Recorder": Recorder}
+
+
 def _sb3(env: Any) -> Names:
     from stable_baselines3 import PPO
 
@@ -196,6 +200,8 @@ SURROUNDINGS: dict[str, Callable[[], Names]] = {
     "slot": slot,
     "checkpoint": checkpoint,
     "resume": resume,
+    **{f"alerts {kind}": alerts for kind in ("command", "program", "slack", "apprise", "python", "function")},
+    "alerts checkpoint": checkpoint,
 }
 """By the name of an example: what makes the names that it uses."""
 
