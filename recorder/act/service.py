@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from recorder.act.delivery import DeliveryError
 from recorder.act.message import as_text
-from recorder.act.secrets import MissingVariableError, expanded, references
+from recorder.act.secrets import MissingVariableError, expanded, references, secrets_in
 
 MISSING = "apprise is not installed: pip install 'esper-analyze[alerts]'"
 _TALKATIVE = ("apprise", "urllib3.connectionpool")
@@ -40,7 +40,7 @@ class ServiceEndpoint:
             url = expanded(self.url).strip()
         except MissingVariableError as error:
             raise DeliveryError(str(error)) from None
-        with _silenced():
+        with _silenced(secrets_in(self.url)):
             try:
                 import apprise
             except ImportError:
@@ -58,18 +58,18 @@ class ServiceEndpoint:
 
 
 @contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Drop what this thread logs through loggers that would name a token."""
-    thread = threading.get_ident()
+def _silenced(secrets: Sequence[str]) -> Iterator[None]:
+    """Drop what apprise logs, and what its HTTP library logs with a secret; apprise sends in threads of its own."""
+    shown = [*secrets, *map(quote, secrets)]
 
-    def of_others(record: logging.LogRecord) -> bool:
-        return record.thread != thread
+    def without_secret(record: logging.LogRecord) -> bool:
+        return record.name != "apprise" and not any(secret in record.getMessage() for secret in shown)
 
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     for logger in loggers:
-        logger.addFilter(of_others)
+        logger.addFilter(without_secret)
     try:
         yield
     finally:
         for logger in loggers:
-            logger.removeFilter(of_others)
+            logger.removeFilter(without_secret)
