@@ -89,6 +89,7 @@ class BoxLink:
         """Start a process for what is in the ring; the setup goes through a file, before all of it."""
         setup_file = self._folder.path / layout.BOX_SETUP_FILE
         message, buffers = packed(self._setup)
+        setup_file.touch(mode=0o600)  # alerts may name endpoints that are secrets
         setup_file.write_bytes(pickle.dumps((message, [bytes(buffer) for buffer in buffers])))
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
