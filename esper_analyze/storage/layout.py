@@ -36,6 +36,13 @@ ASIDE = "set-aside"
 """Folder within an attempt for files that repair removed from the run: nothing is deleted."""
 CHECKPOINTS_FILE = "checkpoints.jsonl"
 """The checkpoints that a training told of, in an attempt's folder; missing without any."""
+ENDED_FILE = "ended.json"
+"""How a training died that did not close its recording, written by the process beside it."""
+STALLED_FILE = "stalled.json"
+"""Since when a living training has stored nothing; there only as long as that lasts."""
+FAULT_FILE = "fatal_signal.txt"
+"""The Python traceback of a fatal signal; empty while there is none, and removed at a clean close."""
+ENDING_FILES = (ENDED_FILE, STALLED_FILE, FAULT_FILE)
 LABELS_FILE = "labels.toml"
 
 _RANK = re.compile(r"rank(\d{5})\Z")

@@ -19,12 +19,16 @@ RESERVE_BYTES = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class FolderClaim:
-    """A claimed folder, for a process that inherits its locks: their paths and descriptors."""
+    """A claimed folder, for a process that inherits its locks: their paths and descriptors.
+
+    ``training``: the id of the process that is recorded.
+    """
 
     path: Path
     rank: int
     attempt: int
     locks: tuple[tuple[Path, int], ...]
+    training: int
 
 
 class ClaimedFolder:
@@ -36,6 +40,7 @@ class ClaimedFolder:
         rank_lock = WriterLock(rank_folder / layout.LOCK_FILE)
         self.rank, self.attempt, self.path = rank, attempt, _new_folder(rank_folder, attempt)
         self.locks: Sequence[WriterLock] = (rank_lock, WriterLock(self.path / layout.LOCK_FILE))
+        self.training = os.getpid()
 
     @classmethod
     def adopted(cls, claim: FolderClaim) -> ClaimedFolder:
@@ -43,20 +48,20 @@ class ClaimedFolder:
         folder = cls.__new__(cls)
         folder.rank, folder.attempt, folder.path = claim.rank, claim.attempt, claim.path
         folder.locks = tuple(WriterLock.adopted(*lock) for lock in claim.locks)
+        folder.training = claim.training
         return folder
 
     def described(self) -> FolderClaim:
         """Return the claim as it is handed to another process."""
-        return FolderClaim(
-            self.path, self.rank, self.attempt, tuple((lock.path, lock.descriptor) for lock in self.locks)
-        )
+        locks = tuple((lock.path, lock.descriptor) for lock in self.locks)
+        return FolderClaim(self.path, self.rank, self.attempt, locks, self.training)
 
     def next(self) -> ClaimedFolder:
         """Return a folder for the next attempt, under the same lock of the rank; that of this attempt is released."""
         rank_lock, lock = self.locks
         lock.release()
         folder = ClaimedFolder.__new__(ClaimedFolder)
-        folder.rank, folder.attempt = self.rank, self.attempt + 1
+        folder.rank, folder.attempt, folder.training = self.rank, self.attempt + 1, self.training
         folder.path = _new_folder(self.path.parent, folder.attempt)
         folder.locks = (rank_lock, WriterLock(folder.path / layout.LOCK_FILE))
         return folder

@@ -27,6 +27,7 @@ from esper_analyze.storage.block import Rows
 from esper_analyze.storage.entries import Entry, fitting
 from esper_analyze.storage.log_frames import encode
 from esper_analyze.storage.shard_file import seal
+from recorder.sentinel.launch import DeathWatch
 from recorder.store.claimed_folder import ClaimedFolder
 from recorder.store.log import WriteAheadLog
 
@@ -78,6 +79,7 @@ class Store:
     def _begin(self, claimed: ClaimedFolder) -> None:
         self.rank, self.attempt, self.folder = claimed.rank, claimed.attempt, claimed.path
         self.claimed = claimed
+        self._death_watch = DeathWatch(self.folder, claimed.training)
         self.inert = False
         self.lost_rows = 0
         self._log = WriteAheadLog(self.folder)
@@ -243,6 +245,7 @@ class Store:
         while not self._closing:
             self._due_bell.acquire(timeout=1.0)
             with self._forgiving():
+                self._death_watch.start_if_due()
                 if not self._closing:
                     self._sync()
                 if not self._closing and self._due():
@@ -395,6 +398,7 @@ class Store:
                 thread.join(timeout=60.0)
 
     def _let_go(self) -> None:
+        self._death_watch.close()
         self.claimed.release()
         _LIVE.discard(self)
 

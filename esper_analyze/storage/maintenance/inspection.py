@@ -134,6 +134,7 @@ _OF_RECORDER = (
     layout.MANIFEST_FILE,
     layout.CLOSED_FILE,
     layout.CHECKPOINTS_FILE,
+    *layout.ENDING_FILES,
     layout.LOCK_FILE,
     layout.RESERVE_FILE,
     *layout.BOX_FILES,
