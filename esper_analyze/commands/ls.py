@@ -16,7 +16,7 @@ from esper_analyze.commands.options import Fail, takes_options
 from esper_analyze.commands.output import Form, RowOutput
 from esper_analyze.errors import DAMAGED, FINDINGS, UsageError
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
-from esper_analyze.wording import SIGNS
+from esper_analyze.wording import SIGNS, lasting
 
 if TYPE_CHECKING:
     from esper_analyze.reports.listing import RunSummary
@@ -37,6 +37,7 @@ _COLUMNS = (
         "judged",
         "unjudged",
         "fault",
+        "stalled_s",
     ),
 )
 """Of CSV: the fields of a summary."""
@@ -84,8 +85,10 @@ def ls(
     """List the runs below DIR, a line each: how far they came, what they return, how they stand.
 
     ✗ critical, ! warning, ? rules had no data, · stopped, ✓ ok: by what the live detector said and how the training
-    ended. The return is the mean of the last tenth of the updates, the number after an incident the update in which it
-    began. A run that cannot be read is listed with its reason and hides no other; the exit code is then 3.
+    ended: running, stalled (alive, but it stores nothing), ended, stopped, crashed (an exception), killed, out of
+    memory, or the name of a fatal signal. The return is the mean of the last tenth of the updates, the number after an
+    incident the update in which it began. A run that cannot be read is listed with its reason and hides no other; the exit code
+    is then 3.
 
     Example: esper-analyze ls sample_runs/runs
 
@@ -244,6 +247,8 @@ def _cells(summary: RunSummary, directory: Path) -> tuple[str, ...]:
         alarm = f"{summary.judged} judged"
     reached = (_short(summary.updates), _short(summary.env_steps), _short(summary.episode_return))
     state = "damaged" if summary.fault else summary.ended
+    if summary.stalled_s is not None and not summary.fault:
+        state = f"{state} {lasting(summary.stalled_s)}"
     return SIGNS[summary.verdict or "no_data"], name, *reached, state, alarm
 
 

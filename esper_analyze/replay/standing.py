@@ -1,8 +1,9 @@
 """The overall verdict of a run, which every page, list and command shows.
 
-The first that fits: the training died of an exception, or an incident was critical: **critical**. An incident was a
-warning, or the training was killed: **warning**. Some applicable rule could not judge a single update: **no_data**
-("partly judged", "not judged"). The user or the scheduler stopped it: **info**. Else **ok**.
+The first that fits: the training died of an exception, a fatal signal or a lack of memory, or an incident was critical:
+**critical**. An incident was a warning, the training was killed, or it has stalled: **warning**. Some applicable rule
+could not judge a single update: **no_data** ("partly judged", "not judged"). The user or the scheduler stopped it:
+**info**. Else **ok**.
 
 Applicable are all rules except those that were mostly not applicable, and those over tables that only some trainings
 have (``OPTIONAL``) where the run has none.
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING
 from esper_analyze.detector.rules import RULES
 from esper_analyze.replay.recorded_rules import known_thresholds
 from esper_analyze.replay.replay import replay
-from esper_analyze.runs.ending import End, TrainingEnd, end_of_run
+from esper_analyze.runs.ending import TrainingEnd, end_of_run
 from esper_analyze.runs.log_source import is_log
 from esper_analyze.schema.history import was_added_after
 from esper_analyze.schema.tables import BY_NAME
+from esper_analyze.storage.attempt_end import End
 from esper_analyze.wording import many
 
 if TYPE_CHECKING:
@@ -33,6 +35,14 @@ OPTIONAL = ("lstm", "slots", "ranks")
 """Tables of recurrent, growing and distributed trainings only."""
 _MISSING = " is missing"
 _MOST_CAUSES = 3
+_OF_END = {
+    End.DIED: "critical",
+    End.OUT_OF_MEMORY: "critical",
+    End.FATAL_SIGNAL: "critical",
+    End.UNCLOSED: "warning",
+    End.STOPPED: "info",
+    End.PREEMPTED: "info",
+}
 _JUDGED = ("ok", "info", "warning", "critical")
 
 
@@ -75,7 +85,7 @@ def standing(end: TrainingEnd, worst: str | None, coverage: Coverage) -> Standin
     elif worst == "warning":
         verdict, label = worst, worst
     elif ended == "warning":
-        verdict, label = ended, "not closed"
+        verdict, label = ended, "not closed" if end.stalled_s is None else "stalled"
     elif end.update is None:
         verdict, label = "no_data", "not judged"
     elif coverage.lacking:
@@ -86,9 +96,11 @@ def standing(end: TrainingEnd, worst: str | None, coverage: Coverage) -> Standin
 
 
 def verdict_of_end(end: TrainingEnd) -> str:
-    """Return the verdict of a training's end alone: an error is critical, a kill a warning, a stop information."""
-    verdicts = {End.DIED: "critical", End.UNCLOSED: "warning", End.STOPPED: "info", End.PREEMPTED: "info"}
-    return verdicts.get(end.end, "ok")
+    """Return the verdict of a training's end alone.
+
+    An error, a fatal signal and a lack of memory are critical, a kill and a stall a warning, a stop information.
+    """
+    return "warning" if end.stalled_s is not None else _OF_END.get(end.end, "ok")
 
 
 def of_replay(run: RecordedRun, replay: Replay) -> Standing:

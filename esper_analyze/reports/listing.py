@@ -12,22 +12,15 @@ import numpy as np
 
 from esper_analyze.errors import EsperError
 from esper_analyze.replay.standing import live_coverage, standing
-from esper_analyze.runs.ending import End, end_of_run
+from esper_analyze.runs.ending import end_of_run
 from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.runs.tenths import tenths_of
 from esper_analyze.storage import layout
+from esper_analyze.storage.attempt_end import End
 from esper_analyze.wording import many
 
 _SEVERITY = ("info", "warning", "critical")
-_ENDED = {
-    End.CLOSED: "ended",
-    End.STOPPED: "stopped",
-    End.PREEMPTED: "stopped",
-    End.RUNNING: "running",
-    End.UNCLOSED: "killed",
-    End.DIED: "crashed",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +28,9 @@ class RunSummary:
     """One line of ``ls``. ``fault`` says why a run cannot be read completely; unknown fields are None.
 
     ``unjudged``: how many rules could judge and why the others could not, ``judged`` the same in short; None when all
-    could. ``ended``: running, ended, stopped, killed or crashed. ``episode_return``: mean of the last tenth of the
-    updates with a finite one. ``created``: in seconds since 1970.
+    could. ``ended``: running, stalled, ended, stopped, killed, crashed, out of memory, or the name of a fatal signal;
+    ``stalled_s``: seconds since the last row of a run that has stalled. ``episode_return``: mean of the last tenth of
+    the updates with a finite one. ``created``: in seconds since 1970.
     """
 
     path: Path
@@ -55,6 +49,7 @@ class RunSummary:
     env_steps: int | None = None
     episode_return: float | None = None
     created: float | None = None
+    stalled_s: float | None = None
 
     @property
     def troubled(self) -> bool:
@@ -121,7 +116,8 @@ def summary_of(run: RecordedRun) -> RunSummary:
         label=overall.label,
         unjudged=coverage.words if coverage.lacking else None,
         judged=f"{coverage.judged} of {coverage.applicable} rules" if coverage.lacking else None,
-        ended=_ENDED[end.end],
+        ended=end.state if end.stalled_s is None else "stalled",
+        stalled_s=end.stalled_s,
         env_steps=env_steps,
         episode_return=episode_return,
         created=float(created) if isinstance(created, (int, float)) else None,

@@ -132,7 +132,14 @@ def story_facts(narrative: story.Story) -> dict[str, object]:
 
 def _ended(narrative: story.Story) -> dict[str, object]:
     end = narrative.standing.end
-    return {"how": end.end.name.lower(), "error": end.error or None, "update": end.update, "words": end.status}
+    return {
+        "how": end.end.name.lower(),
+        "error": end.error or None,
+        "update": end.update,
+        "words": end.status,
+        "stalled_s": end.stalled_s,
+        "death": end.death,
+    }
 
 
 def _section(answer: Answer) -> dict[str, object]:

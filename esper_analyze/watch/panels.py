@@ -98,6 +98,9 @@ def headline(shot: Snapshot) -> str:
 def _running(shot: Snapshot, since: str) -> str:
     usual_s = shot.status.usual_s
     usual = "" if usual_s is None else f", an update usually takes {_brief(usual_s)}"
+    if shot.status.stalled_s is not None:
+        cause = "it is suspended (SIGSTOP)" if shot.status.suspended else "it may hang"
+        return f"stalled {lasting(shot.status.stalled_s)}{usual}: the training lives, {cause}"
     if shot.status.late:
         return f"nothing new for {since}{usual}: the training may hang"
     if shot.update is None:

@@ -60,11 +60,17 @@ def _cells(line: RunLine) -> tuple[str, ...]:
     running = line.state == RUNNING
     share = f"{100 * line.progress:.0f} %" if running and line.progress is not None else ""
     return (
-        *(SIGNS[line.verdict], "late" if line.late else line.state, cleaned(line.name, 200)),
+        *(SIGNS[line.verdict], _state(line), cleaned(line.name, 200)),
         *("–" if line.update is None else f"{line.update:,}", share, number(line.episode_return), _time(line)),
         "–" if line.worst is None else f"{line.worst.start:,}",
         _trouble(line),
     )
+
+
+def _state(line: RunLine) -> str:
+    if line.stalled_s is not None:
+        return "stalled"
+    return "late" if line.late else line.state
 
 
 def _time(line: RunLine) -> str:

@@ -45,7 +45,8 @@ def present_runs(paths: Iterable[Path]) -> dict[Path, None]:
 class RunLine:
     """One run in a list. ``state``: running, ended, crashed or damaged; ``why`` and ``fault`` in words.
 
-    ``silent_s``: seconds since the last write, or since it ended; ``late``: too many for a running training. ``worst``
+    ``silent_s``: seconds since the last write, or since it ended; ``late``: too many for a running training;
+    ``stalled_s``: the same of one whose process lives, as the process beside it noted, else None. ``worst``
     is the worst of ``open_incidents``, the first of several, and of a run that is over that of all its incidents.
     ``verdict`` is the overall one as in ``esper-analyze ls``, of a running one by open incidents only; a late run is a
     warning. What a run does not tell, or cannot be read of it, is None.
@@ -59,6 +60,7 @@ class RunLine:
     fault: str | None = None
     silent_s: float | None = None
     late: bool = False
+    stalled_s: float | None = None
     update: int | None = None
     planned: int | None = None
     progress: float | None = None
@@ -95,7 +97,10 @@ class RunLines:
 
 @dataclass(slots=True)
 class _EndedRun:
-    """A run without a living writer. ``folders``: those a new writer would change, with their modification times."""
+    """A run without a living writer.
+
+    ``folders``: those that a new writer, or a note on how the last one died, would change, and when they were changed.
+    """
 
     state: str
     ended_at: float
@@ -167,7 +172,8 @@ class RunList:
     def _checked(self, path: Path) -> _EndedRun:
         """Return whether and when a run ended, by the newest writer of each rank."""
         now, newest = self.clock(), {folder.rank: folder.path for folder in attempt_folders(path)}
-        changed = {folder: folder.stat().st_mtime_ns for folder in (path, *(of.parent for of in newest.values()))}
+        folders = (path, *(folder for of in newest.values() for folder in (of.parent, of)))
+        changed = {folder: folder.stat().st_mtime_ns for folder in folders}
         writers = {rank: writer_of(folder, now) for rank, folder in newest.items()}
         states = [writer.state for writer in writers.values()]
         state = next((state for state in (RUNNING, CRASHED) if state in states), states[0] if states else WAITING)
@@ -184,7 +190,7 @@ class RunList:
         for path in lately[:MOST_ENDED]:
             past = over[path]
             past.line = past.line or self._line(path, Follower(path, clock=self.clock))
-            lines.append(replace(past.line, silent_s=max(0.0, now - past.ended_at), late=False))
+            lines.append(replace(past.line, silent_s=max(0.0, now - past.ended_at), late=False, stalled_s=None))
         died = sum(over[path].state == CRASHED for path in lately)
         counts = (len(lately), died, len(over) - len(lately))
         return RunLines(tuple(running), tuple(lines), *counts, self.directory)
@@ -201,7 +207,7 @@ class RunList:
             worst = follower.recent.alarms.worst_incident(shot.update or 0)
         verdict = "no_data"
         if writer is not None and follower.coverage is not None:
-            end = TrainingEnd(writer.end, "", shot.update)
+            end = TrainingEnd(writer.end, "", shot.update, stalled_s=shot.status.stalled_s)
             verdict = standing(end, None if worst is None else worst.verdict, follower.coverage).verdict
         if shot.status.late and verdict != "critical":
             verdict = "warning"
@@ -214,6 +220,7 @@ class RunList:
             fault=next(iter([*filter(None, [shot.trouble]), *shot.losses.files]), None),
             silent_s=shot.status.silent_s,
             late=shot.status.late,
+            stalled_s=shot.status.stalled_s,
             update=shot.update,
             planned=shot.planned,
             progress=shot.progress,

@@ -40,16 +40,24 @@ LATE_UNKNOWN = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """State of the run: a word, why, seconds since the last write, and the median time of an update."""
+    """State of the run: a word, why, seconds since the last write, and the median time of an update.
+
+    ``stalled_s``: seconds since the last row of a training whose process lives, as the process beside it noted; None
+    of one that goes on, and without such a note. ``suspended``: it was stopped by SIGSTOP or Ctrl-Z.
+    """
 
     state: str
     why: str
     silent_s: float | None
     usual_s: float | None
+    stalled_s: float | None = None
+    suspended: bool = False
 
     @property
     def late(self) -> bool:
         """Whether a running training has written nothing for unusually long."""
+        if self.stalled_s is not None:
+            return True
         if self.state != RUNNING or self.silent_s is None:
             return False
         return self.silent_s > (LATE_UNKNOWN if self.usual_s is None else max(LATE_SECONDS, LATE * self.usual_s))
@@ -263,7 +271,10 @@ def _status(follower: Follower, now: float) -> Status:
     ]
     silent = None if touched is None else max(0.0, now - touched)
     why = writer.why if writer is not None and writer.state == follower.state else ""
-    return Status(follower.state, why, silent, median(took) if took else None)
+    since = None if writer is None else writer.stalled_since
+    stalled = None if since is None else max(0.0, now - since)
+    suspended = writer is not None and writer.suspended
+    return Status(follower.state, why, silent, median(took) if took else None, stalled, suspended)
 
 
 def _because(follower: Follower, level: str | None) -> str | None:

@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from esper_analyze.runs.ending import End, end_of
+from esper_analyze.runs.ending import training_end
 from esper_analyze.storage import layout
+from esper_analyze.storage.attempt_end import AttemptEnd, End, attempt_end, end_of
 from esper_analyze.storage.limits import LARGEST_TEXT
 from esper_analyze.storage.lock import holder, is_held
 from esper_analyze.storage.log_tail import log_numbers
@@ -21,11 +22,15 @@ _LATEST = 1e11
 SEALED_AT_LEAST = 600.0
 """Seconds without a new file after which a run without locks counts as crashed: a writer seals twice as often."""
 _WORDS = {End.CLOSED: "closed", End.STOPPED: "stopped by Ctrl-C", End.PREEMPTED: "stopped by SIGTERM"}
+_GONE = "its writer is gone and did not close the run"
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The ``state`` of one writer, ``why`` in words, its ``end``, and when it closed, where that was recorded."""
+    """The ``state`` of one writer, ``why`` in words, its ``end``, and when it closed or died, where that was recorded.
+
+    ``stalled_since``: seconds of the epoch, of a living training that stores nothing; ``suspended``: by SIGSTOP.
+    """
 
     state: str
     why: str
@@ -33,6 +38,8 @@ class Writer:
     closed_at: float | None = None
     trouble: str | None = None
     """What is wrong with its clean-close marker, None when it is valid or absent."""
+    stalled_since: float | None = None
+    suspended: bool = False
 
 
 def writer_of(folder: Path, now: float) -> Writer:
@@ -50,7 +57,9 @@ def writer_of(folder: Path, now: float) -> Writer:
         return Writer(*_ending(reason), None if reason == layout.REPAIRED else _time(marker.get("closed_at")))
     locked = is_held(folder / layout.LOCK_FILE)
     if locked:
-        return Writer(RUNNING, f"written by {cleaned(holder(folder), 60)}", End.RUNNING)
+        end = attempt_end(folder, None, alive=True)
+        why = f"written by {cleaned(holder(folder), 60)}"
+        return Writer(RUNNING, why, End.RUNNING, stalled_since=end.stalled_since, suspended=end.suspended)
     if locked is None:
         silent = now - folder.stat().st_mtime
         unknown = "without locks it is unknown whether its writer is alive"
@@ -59,7 +68,16 @@ def writer_of(folder: Path, now: float) -> Writer:
             if silent < SEALED_AT_LEAST
             else Writer(CRASHED, f"{unknown}; nothing was sealed recently", End.UNCLOSED)
         )
-    return Writer(CRASHED, "its writer is gone and did not close the run", End.UNCLOSED)
+    return _dead(attempt_end(folder, None, alive=False))
+
+
+def _dead(end: AttemptEnd) -> Writer:
+    """Return the state of a writer that did not close the run, by what it died of where that was noted."""
+    if end.death is None:
+        return Writer(CRASHED, _GONE, End.UNCLOSED)
+    why = training_end(end, None).cause
+    state = ENDED if end.end in (End.STOPPED, End.PREEMPTED) else CRASHED
+    return Writer(state, why, end.end, end.death.at)
 
 
 def last_written(folder: Path) -> float:

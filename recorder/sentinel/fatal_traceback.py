@@ -7,6 +7,7 @@ import faulthandler
 import functools
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class _Handler:
     def __init__(self) -> None:
         self.lock = BriefLock()
         self.files: list[int] = []
-        self._enable, self._noted = faulthandler.enable, None
+        self._enable: Callable[..., None] = faulthandler.enable
+        self._noted: Callable[..., None] | None = None
         self._before: list[object] = []
 
     @property
@@ -74,10 +76,9 @@ class _Handler:
         enable = self._enable = faulthandler.enable
 
         @functools.wraps(enable)
-        def noted(*args: Any, **kwargs: Any) -> Any:
-            result = enable(*args, **kwargs)
+        def noted(*args: Any, **kwargs: Any) -> None:
+            enable(*args, **kwargs)
             self.let_go()
-            return result
 
         self._noted = noted
         faulthandler.enable = noted

@@ -25,6 +25,11 @@ class LogGrowth:
         self._number, self._size = 0, 0
         self.grown()
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """Number and size in bytes of the newest file, as last seen."""
+        return self._number, self._size
+
     def grown(self) -> bool:
         """Return whether something was appended since the last call."""
         newest = self._newest()

@@ -81,6 +81,8 @@ class Sentinel:
                 "since": self._stalled_since,
                 "typical_s": self._times.typical,
                 "longest_s": self._times.longest,
+                "log_number": self._log.position[0],
+                "log_bytes": self._log.position[1],
                 "suspended": self._process.is_suspended(),
             }
             with contextlib.suppress(OSError):  # a full disk; it will be noted should the training die

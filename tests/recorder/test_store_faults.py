@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.errors import DamagedError
-from esper_analyze.runs.ending import End, end_of_run
+from esper_analyze.runs.ending import end_of_run
 from esper_analyze.runs.run import open_run
 from esper_analyze.storage.atomic import append_line
+from esper_analyze.storage.attempt_end import End
 from esper_analyze.storage.log_frames import MAGIC, frames
 from esper_analyze.storage.maintenance.verify import verify
 from recorder.store import store as store_module

@@ -27,8 +27,9 @@ from esper_analyze.replay.standing import (
     verdict_of_end,
     without_data,
 )
-from esper_analyze.runs.ending import End, TrainingEnd
+from esper_analyze.runs.ending import TrainingEnd
 from esper_analyze.schema import BY_NAME
+from esper_analyze.storage.attempt_end import End
 from tests.replay.made import run, updates
 
 DEFAULTS = Thresholds.defaults(RULES)

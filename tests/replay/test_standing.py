@@ -20,9 +20,10 @@ from esper_analyze.replay.standing import Coverage, live_coverage, of_replay, st
 from esper_analyze.reports.listing import summarise
 from esper_analyze.reports.narrative.missing_calls import CALLS, missing_calls
 from esper_analyze.reports.narrative.story import frame
-from esper_analyze.runs.ending import End, TrainingEnd, end_of, end_of_run
+from esper_analyze.runs.ending import TrainingEnd, end_of_run
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import BY_NAME
+from esper_analyze.storage.attempt_end import End, end_of
 from esper_analyze.watch.follow import Follower
 from esper_analyze.watch.panels import printed, sections
 from esper_analyze.watch.snapshot import snapshot

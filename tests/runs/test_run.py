@@ -14,11 +14,12 @@ import pytest
 
 from esper_analyze.errors import DamagedError, EsperError, UsageError
 from esper_analyze.runs.damaged_shard import naming_damaged_shard
-from esper_analyze.runs.ending import End, TrainingEnd, end_of, end_of_run
+from esper_analyze.runs.ending import TrainingEnd, end_of_run
 from esper_analyze.runs.fleet import labels, open_fleet, run_paths
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.tables import BY_NAME
+from esper_analyze.storage.attempt_end import End, end_of
 from esper_analyze.storage.entries import arrow_table
 from esper_analyze.storage.shard_file import parquet_bytes, shard_entry
 from tests.storage.handmade import HandmadeAttempt, heads, identify, updates

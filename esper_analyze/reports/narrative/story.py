@@ -35,12 +35,12 @@ from esper_analyze.reports.narrative.settings_in_effect import settings_in_effec
 from esper_analyze.reports.narrative.unrepeatable import lost_alarms
 from esper_analyze.reports.sections.escalation import captured_since
 from esper_analyze.reports.sections.returns import fall_of
-from esper_analyze.runs.ending import End
 from esper_analyze.runs.log_source import is_log
 from esper_analyze.runs.series import all_series
 from esper_analyze.schema import BY_NAME
+from esper_analyze.storage.attempt_end import End
 from esper_analyze.terminal import cleaned
-from esper_analyze.wording import many, number, on
+from esper_analyze.wording import lasting, many, number, on
 
 if TYPE_CHECKING:
     from esper_analyze.detector.incidents import Incident
@@ -102,6 +102,11 @@ class Story:
     def verdict(self) -> str:
         """The overall verdict: ok, info, no_data, warning or critical."""
         return self.standing.verdict
+
+    @property
+    def traceback(self) -> str:
+        """The Python traceback of the fatal signal that ended the training; empty without one."""
+        return self.standing.end.traceback
 
     @property
     def parts(self) -> tuple[tuple[str, tuple[Point, ...]], ...]:
@@ -252,11 +257,16 @@ def _recorded_next(evidence: Evidence, names: Container[str]) -> Iterator[Point]
 
 def _ended(end: TrainingEnd) -> Iterator[Point]:
     """Say how the training ended, unless it was closed normally."""
-    if end.end is End.DIED:
+    if end.account:
+        yield Point(end.account, ("run",))
+    elif end.end is End.DIED:
         message = "" if end.kind.startswith("exit code") else cleaned(end.message, 160)
         yield Point(f"{end.headline}: {message}" if message else f"{end.headline}.", ("run",))
     elif end.end is End.UNCLOSED:
         yield Point(f"{end.headline}: the process was killed or the machine went down ({end.status}).", ("run",))
+    elif end.stalled_s is not None:
+        cause = "it is suspended, as by Ctrl-Z" if end.suspended else "it may hang"
+        yield Point(f"The training lives and has stored nothing for {lasting(end.stalled_s)}: {cause}.", ("run",))
     elif end.end is End.RUNNING:
         yield Point(f"The training is still {end.status}.", ("run",))
     elif end.headline:

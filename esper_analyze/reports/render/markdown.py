@@ -51,7 +51,14 @@ def _story(story: stories.Story) -> list[str]:
             text(point.words) + (f" `{cleaned(point.command, _LONGEST)}`" if point.command else "") for point in points
         ]
         blocks += [f"**{title}**", "\n".join(f"- {line}" for line in lines)]
+    if story.traceback:
+        blocks += ["**Traceback of the fatal signal**", _indented(story.traceback)]
     return [*blocks, *(f"> {text(caveat)}" for caveat in story.caveats)]
+
+
+def _indented(lines: str) -> str:
+    """Return lines as a block of code: indented, so that nothing in them can end it."""
+    return "\n".join(f"    {cleaned(line, _LONGEST)}" for line in lines.splitlines())
 
 
 def _incidents(evidence: Evidence) -> list[str]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST_LINES = 40
 """Rows of a table on stdout; CSV and JSON have all."""
+_MOST_TRACED = 30
+"""Lines of a traceback."""
 _LONGEST = 2_000
 """Characters of a sentence."""
 _PIPED = 120
@@ -43,6 +45,12 @@ def print_story(title: str, story: Story) -> None:
             put(f"{words}\n")
             if point.command:
                 put(f"    {cleaned(point.command, _LONGEST)}\n")
+    if story.traceback:
+        put("\nTRACEBACK OF THE FATAL SIGNAL\n")
+        lines = story.traceback.splitlines()
+        put("".join(f"    {cleaned(line, _LONGEST)}\n" for line in lines[:_MOST_TRACED]))
+        if len(lines) > _MOST_TRACED:
+            put(f"    … {len(lines) - _MOST_TRACED:,} more lines: --json has them\n")
     for caveat in story.caveats:
         put(f"\n{fill(cleaned(caveat, _LONGEST), width)}\n")
 
