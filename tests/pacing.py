@@ -48,6 +48,7 @@ SLOW = (
     "recorder/adapters/test_lightning.py",
     "recorder/adapters/test_skrl.py",
     "recorder/adapters/test_torchrl.py",
+    "recorder/sentinel/test_sentinel.py",
     "recorder/measure/test_against_numpy.py",
     "recorder/measure/test_slots.py",
     "recorder/test_advantage_alignment.py",

@@ -87,8 +87,8 @@ def ls(
     ✗ critical, ! warning, ? rules had no data, · stopped, ✓ ok: by what the live detector said and how the training
     ended: running, stalled (alive, but it stores nothing), ended, stopped, crashed (an exception), killed, out of
     memory, or the name of a fatal signal. The return is the mean of the last tenth of the updates, the number after an
-    incident the update in which it began. A run that cannot be read is listed with its reason and hides no other; the exit code
-    is then 3.
+    incident the update in which it began. A run that cannot be read is listed with its reason and hides no other; the
+    exit code is then 3.
 
     Example: esper-analyze ls sample_runs/runs
 

@@ -41,7 +41,7 @@ _adopted: list[int] = []
 """Sentinels that became children of a training with process id 1, as in a container."""
 
 
-class Watch:
+class DeathWatch:
     """What watches one recording from outside: the file for the traceback of a fatal signal, and the sentinel.
 
     Creating it takes microseconds; ``start_if_due`` is called now and then by a thread that is not the training's.
@@ -52,6 +52,8 @@ class Watch:
         self._folder = os.path.abspath(folder)  # noqa: PTH100 - the working directory may change
         self._began, self._due = time.time(), time.monotonic() + START_AFTER
         self._started = False
+        self.sentinel: int | None = None
+        """Its process id; None before it watches, and where it could not be started."""
 
     def start_if_due(self) -> None:
         """Start the sentinel, once, in a thread of its own, if the recording has lasted ``START_AFTER``."""
@@ -82,13 +84,13 @@ class Watch:
 
     def _start(self) -> None:
         try:
-            sentinel = start_sentinel(self._plan())
+            self.sentinel = start_sentinel(self._plan())
         except Exception as error:  # no process, no descriptor, no interpreter: the recording goes on without
             LOG.debug("recorder: no sentinel for %s (%s)", self._folder, error)
             return
         if os.getpid() == 1:
             _reap()
-            _adopted.append(sentinel)
+            _adopted.append(self.sentinel)
 
 
 def start_sentinel(plan: dict[str, object]) -> int:

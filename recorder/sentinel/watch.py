@@ -36,6 +36,7 @@ class Sentinel:
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self._plan, self._folder, self._names = plan, str(plan["folder"]), plan["names"]
         self._process = WatchedProcess(plan["pid"], plan["started"])
+        self._process.measure()
         self._kills = MemoryKills(counting_file(plan["pid"]))
         self._log = LogGrowth(self._folder, self._names["log"], plan["digits"])
         self._times = UpdateTimes(time.monotonic())
@@ -45,9 +46,9 @@ class Sentinel:
         """Watch until the recording is closed or the training has died, and note which; then remove what is spent."""
         ticks, died = 0, False
         while not (died or self._is_closed()):
+            ticks += 1
             if ticks % MEASURE_EVERY == 0:
                 self._process.measure()
-            ticks += 1
             died = self._process.wait(TICK)
             now = time.monotonic()
             self._kills.check(now)
@@ -146,8 +147,10 @@ class Sentinel:
 def main(text: str) -> None:
     """Watch the training of a plan, as JSON, in a process of its own; this one prints its id and ends.
 
-    The training is then not its parent: it has no child that it could wait for, and none to reap.
+    The training is then not its parent: it has no child that it could wait for, and none to reap. The watch has begun
+    when the id is printed.
     """
+    sentinel = Sentinel(json.loads(text))
     child = os.fork()
     if child:
         os.write(1, f"{child}\n".encode())
@@ -160,7 +163,7 @@ def main(text: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         os.nice(19)
-    Sentinel(json.loads(text)).watch()
+    sentinel.watch()
 
 
 if __name__ == "__main__":
