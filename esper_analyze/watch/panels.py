@@ -113,7 +113,7 @@ def _brief(seconds: float) -> str:
 
 
 def _header(shot: Snapshot, width: int) -> ScreenSection:
-    word = shot.status.state.upper()
+    word = "STALLED" if shot.status.stalled_s is not None else shot.status.state.upper()
     name = _cut(f"{cleaned(shot.name, 60)} · {cleaned(shot.trained_with, 60)}".rstrip(" ·"), width - len(word) - 3)
     first = Text.assemble((name, "bold"), " " * max(1, width - len(word) - 2 - Text(name).cell_len))
     first.append(f" {word} ", f"bold reverse {VERDICTS[_COLOURS[shot.status.state]]}")

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from esper_analyze.storage.layout import FAULT_FILE
 from recorder.online_detector import OnlineDetector
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
@@ -50,6 +51,7 @@ def write_killed(run_dir: Path) -> None:
                 store.flush()
         shutil.copytree(origin, run_dir)  # what a training that is killed now leaves behind
         store.close("closed")
+    next(run_dir.glob("rank*/attempt*")).joinpath(FAULT_FILE).unlink(missing_ok=True)  # as the sentinel does
     (log,) = run_dir.rglob(".wal-*")
     log.write_bytes(log.read_bytes()[:-20])
     shard = next(run_dir.rglob("heads-000002.parquet"))

@@ -10,12 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from esper_analyze.replay.evidence import gather
 from esper_analyze.reports.listing import summarise
+from esper_analyze.reports.narrative import story as stories
+from esper_analyze.reports.narrative.story import Story
+from esper_analyze.reports.page import page
+from esper_analyze.runs.run import open_run
 from esper_analyze.watch import run_list
 from esper_analyze.watch.follow import Follower
-from esper_analyze.watch.panels import printed
+from esper_analyze.watch.panels import printed, sections
 from esper_analyze.watch.run_lines import list_sections
 from esper_analyze.watch.run_list import LATELY, MOST_ENDED, RunLines, RunList
+from esper_analyze.watch.snapshot import snapshot
 from recorder.store.run_file import create_run
 from tests.reports.conftest import trouble
 from tests.reports.synthetic import write_run
@@ -248,3 +254,58 @@ def test_at_80_columns_a_line_has_run_update_share_return_time_and_incident(tmp_
     for words in ("! running", "_seed_7 ", " 59 ", " 30 % ", " min ", f" {worst.start} {worst.rule[:14]}"):
         assert words in row
     growing.die()
+
+
+def test_a_run_that_has_stalled_says_so_wherever_it_is_shown_until_it_goes_on(sound: GrowingRun) -> None:
+    runs, log = RunList([sound.path]), max(sound.folder.glob(".wal-*"))
+    note = {"since": time.time() - 720, "log_number": int(log.name[-6:]), "log_bytes": log.stat().st_size}
+    (sound.folder / "stalled.json").write_text(json.dumps(note))
+    (line,) = runs.poll().running
+    assert (line.late, line.verdict) == (True, "warning")
+    assert line.stalled_s == pytest.approx(720, abs=60)
+    assert "! stalled" in text_of(runs.poll())
+    follower = Follower(sound.path)
+    follower.poll()
+    shown = "\n".join(line.plain for line in printed(sections(snapshot(follower), 80), 80))
+    assert " STALLED " in shown
+    assert "stalled 12 min, an update usually takes" in shown
+    summary = summarise(sound.path)
+    assert (summary.ended, summary.verdict, summary.label) == ("stalled", "warning", "stalled")
+    assert "The training lives and has stored nothing for 12 min: it may hang." in story_of(sound.path).paragraph
+    sound.add()
+    (line,) = runs.poll().running
+    assert (line.late, line.stalled_s, line.verdict) == (False, None, "ok")
+    assert summarise(sound.path).ended == "running"
+
+
+def test_what_a_training_died_of_is_said_once_it_is_noted(sound: GrowingRun) -> None:
+    runs = RunList([sound.path])
+    sound.die()
+    (line,) = runs.poll().ended
+    assert (line.state, line.why, line.verdict) == (
+        "crashed",
+        "its writer is gone and did not close the run",
+        "warning",
+    )
+    note = {"kind": "fatal_signal", "signal": "SIGSEGV", "at": time.time(), "uptime_s": 60}
+    (sound.folder / "ended.json").write_text(json.dumps(note))
+    (sound.folder / "fatal_signal.txt").write_text("Fatal Python error: Segmentation fault\n\nCurrent thread <b>\n")
+    (line,) = runs.poll().ended
+    assert (line.state, line.why, line.verdict) == ("crashed", "SIGSEGV", "critical")
+    summary = summarise(sound.path)
+    assert (summary.ended, summary.verdict, summary.label) == ("SIGSEGV", "critical", "died")
+    story = story_of(sound.path)
+    assert story.headline.startswith("The training died of SIGSEGV (segmentation fault) after update 19")
+    assert "after update 19, 60 s after the recording began." in story.paragraph
+    page = report_text(sound.path)
+    assert "<summary>Traceback of the fatal signal</summary>" in page
+    assert "Current thread &lt;b&gt;" in page
+
+
+def story_of(path: Path) -> Story:
+    return stories.frame(gather(open_run(path)))
+
+
+def report_text(path: Path) -> str:
+    evidence = gather(open_run(path))
+    return page(evidence, [], stories.frame(evidence))
