@@ -39,6 +39,7 @@ from recorder.capture.parameters import ParameterMap
 from recorder.guard import ErrorGuard
 from recorder.pipeline import CapturedUpdate, Feedback
 from recorder.rows import UpdateFacts
+from recorder.sentinel.fatal_traceback import TracebackFile
 from recorder.sink import Handed
 from recorder.stability import largest_weights
 from recorder.store.claimed_folder import ClaimedFolder
@@ -79,6 +80,7 @@ class BoxLink:
         self._lost_box = False
         self._respawns = self._requests = 0
         self._unstable = False  # the last update had non-finite numbers, as far as the host shows
+        self._traceback = TracebackFile(folder.path / layout.FAULT_FILE)
         self.ring = Ring(folder.path / layout.BOX_RING_FILE, RING_BYTES)
         self._base = setup.level
         self._setup = replace(setup, ring=self.ring.path)
@@ -187,6 +189,8 @@ class BoxLink:
         self._socket.close()
         state = self._folder.path / layout.BOX_STATE_FILE
         self._folder = self._folder.next()
+        self._traceback.close()
+        self._traceback = TracebackFile(self._folder.path / layout.FAULT_FILE)
         self._setup = replace(self._setup, claim=self._folder.described(), parameters=self._parameters, state=None)
         with contextlib.suppress(OSError, ValueError, EOFError, pickle.UnpicklingError):
             self._setup = replace(self._setup, state=pickle.loads(state.read_bytes()))
@@ -253,6 +257,7 @@ class BoxLink:
             else:
                 self.ring.path.unlink(missing_ok=True)
         self._socket.close()
+        self._traceback.close()
         self._folder.close()
         _LIVE.discard(self)
 

@@ -1,1 +1,1 @@
-"""The process beside a training that notes how it ended. It runs on the standard library only: small, and quick to start."""
+"""The process beside a training that notes how it ended, on the standard library only: small, and quick to start."""

@@ -111,11 +111,6 @@ class TracebackFile:
                 self._descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
                 _handler.add(self._descriptor)
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether a traceback would be written to this file or another recording's of this process."""
-        return self._descriptor >= 0 and _handler.is_ours
-
     def close(self) -> None:
         """Stop writing to the file, and remove it if it is empty. Idempotent; does nothing in a forked process."""
         if self._descriptor < 0 or self._pid != os.getpid():

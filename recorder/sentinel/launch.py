@@ -45,10 +45,13 @@ class DeathWatch:
     """What watches one recording from outside: the file for the traceback of a fatal signal, and the sentinel.
 
     Creating it takes microseconds; ``start_if_due`` is called now and then by a thread that is not the training's.
+    ``training``: the id of the process that is recorded. Where that is another one than this, it has its traceback
+    written itself.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._traceback = TracebackFile(folder / layout.FAULT_FILE)
+    def __init__(self, folder: Path, training: int) -> None:
+        self._traceback = TracebackFile(folder / layout.FAULT_FILE) if training == os.getpid() else None
+        self._training = training
         self._folder = os.path.abspath(folder)  # noqa: PTH100 - the working directory may change
         self._began, self._due = time.time(), time.monotonic() + START_AFTER
         self._started = False
@@ -68,18 +71,19 @@ class DeathWatch:
     def close(self) -> None:
         """End the watch: no sentinel is started any more, and one that runs ends by itself."""
         self._started = True
-        self._traceback.close()
+        if self._traceback is not None:
+            self._traceback.close()
 
     def _plan(self) -> dict[str, object]:
         return {
             "folder": self._folder,
             "names": _NAMES,
             "digits": len(layout.log_name(0)) - len(_NAMES["log"]),
-            "pid": os.getpid(),
-            "started": start_time(os.getpid()),
+            "pid": self._training,
+            "started": start_time(self._training),
             "began": self._began,
             "host": os.uname().nodename,
-            "traceback": layout.FAULT_FILE if self._traceback.is_ours else "elsewhere",
+            "traceback": layout.FAULT_FILE if (Path(self._folder) / layout.FAULT_FILE).exists() else "elsewhere",
         }
 
     def _start(self) -> None:

@@ -54,7 +54,7 @@ class Sentinel:
             self._kills.check(now)
             if not died:
                 self._note_progress(now)
-        if not self._is_closed():
+        if (died or self._process.wait(0.0)) and not self._has_marker():  # the box unlocks what a dead training left
             self._note_death()
             self._remove_if_empty(self._names["fault"])
         self._remove(self._names["stalled"])
@@ -64,12 +64,15 @@ class Sentinel:
 
     def _is_closed(self) -> bool:
         """Whether the recording was closed, its marker written or not; one that was deleted counts as closed."""
-        if os.path.lexists(self._path(self._names["closed"])):
+        if self._has_marker():
             return True
         try:
             return os.stat(self._path(self._names["lock"])).st_size == 0  # noqa: PTH116 - pathlib takes memory
         except OSError:
             return True
+
+    def _has_marker(self) -> bool:
+        return os.path.lexists(self._path(self._names["closed"]))
 
     def _note_progress(self, now: float) -> None:
         if self._log.grown():

@@ -22,6 +22,7 @@ import torch
 
 from recorder import Recorder
 from recorder.sentinel import launch
+from tests.recorder.inline import store_of
 
 launch.START_AFTER = 0.0
 CYCLES = 50
@@ -63,7 +64,7 @@ def recorded(run_dir: Path) -> tuple[Recorder, int]:
     for _ in range(3):
         rec.minibatch(log_prob=torch.zeros(4), old_log_prob=torch.zeros(4), clip_range=0.2)
         rec.update()
-    watch = rec._store._death_watch
+    watch = store_of(rec)._death_watch
     watch.start_if_due()
     while watch.sentinel is None:
         time.sleep(0.01)
@@ -121,7 +122,7 @@ def cycles(root: Path) -> dict[str, Any]:
     before, watches = counts(), []
     for number in range(CYCLES):
         with Recorder(root / str(number), strict=True, quiet=True) as rec:
-            watches.append(rec._store._death_watch)
+            watches.append(store_of(rec)._death_watch)
             watches[-1].start_if_due()
     while counts()["threads"]:
         time.sleep(0.01)

@@ -168,7 +168,7 @@ def test_where_no_process_can_be_started_one_line_says_so(
     caplog.set_level("DEBUG", "recorder")
     monkeypatch.setattr(launch, "START_AFTER", 0.0)
     monkeypatch.setattr(subprocess, "Popen", refused)
-    watch = launch.DeathWatch(tmp_path)
+    watch = launch.DeathWatch(tmp_path, os.getpid())
     for _ in range(2):
         watch.start_if_due()
     wait_until(lambda: bool(caplog.messages))
@@ -178,7 +178,7 @@ def test_where_no_process_can_be_started_one_line_says_so(
 
 def test_a_recording_that_is_closed_at_once_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "start_sentinel", lambda _: pytest.fail("started"))
-    watch = launch.DeathWatch(tmp_path)
+    watch = launch.DeathWatch(tmp_path, os.getpid())
     watch.start_if_due()
     watch.close()
     monkeypatch.setattr(launch, "START_AFTER", 0.0)
