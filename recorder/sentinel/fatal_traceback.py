@@ -18,7 +18,7 @@ _SIGNALS = (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal
 """Signals that ``faulthandler`` handles."""
 
 
-class _Handler:
+class _FaultHandler:
     """Which of the open files ``faulthandler`` writes to: the newest, and none once somebody else has enabled it."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class _Handler:
         faulthandler.enable = noted
 
 
-_handler = _Handler()
+_handler = _FaultHandler()
 
 
 def _disable_in_child() -> None:
