@@ -16,6 +16,7 @@ from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.rule import Memory, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Frame, batch_from_rows
+from esper_analyze.detector.stop_policy import StopPolicy
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement
 from esper_analyze.errors import did_you_mean
@@ -38,6 +39,7 @@ class OnlineDetector:
         rules: Path | str | Sequence[Rule] | None = None,
         *,
         quiet: bool = False,
+        stop_on: str | Sequence[str] = (),
     ) -> None:
         if level not in LEVELS:
             raise ValueError(f"there is no level {level!r}{did_you_mean(str(level).upper(), LEVELS)}")
@@ -52,6 +54,7 @@ class OnlineDetector:
         self._quiet = quiet
         self._warned: set[tuple[str, str]] = set()
         self.on_findings: OnFindings | None = None
+        self.policy = StopPolicy.parsed(stop_on, [rule.name for rule in every])
 
     def level(self, update: int) -> str:
         """Return the telemetry level in effect for ``update``."""
@@ -80,9 +83,20 @@ class OnlineDetector:
         ]
         if not self._quiet:
             log_alarms(outcome.findings, self.detector.rules, stored, self._warned)
+        self._check_policy(update, outcome)
         if self.on_findings is not None:
             self.on_findings(outcome.findings, stored)
         return OnlineVerdicts(stored, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the training is to stop; None: it is not."""
+        return None if self.policy.decision is None else self.policy.decision.reason
+
+    def _check_policy(self, update: int, outcome: Outcome) -> None:
+        stopped = self.policy.decision is not None
+        if self.policy.take(update, outcome.findings) is not None and not stopped:
+            LOG.warning("recorder: stop_on is met, should_stop() says True from now on: %s", self.stop_reason)
 
 
 class _GuardedJudge:

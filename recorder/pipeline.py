@@ -102,12 +102,19 @@ class Pipeline:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of slots and detector as plain data, for a checkpoint."""
-        return {"slots": self.slot_history.state_dict(), "detector": self.detector.detector.state_dict()}
+        detector = self.detector
+        return {
+            "slots": self.slot_history.state_dict(),
+            "detector": detector.detector.state_dict(),
+            "stop": detector.policy.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state. Raises ``ValueError`` if it does not fit the rules."""
         if state["detector"] is not None:
             self.detector.detector.load_state_dict(state["detector"])
+            if "stop" in state:
+                self.detector.policy.load_state_dict(state["stop"])
         self.slot_history.load_state_dict(state.get("slots", {}))
 
     def measure(self, captured: CapturedUpdate) -> MeasuredUpdate:

@@ -191,6 +191,9 @@ class Recorder:
         ``UsageError`` for text that names none.
     alert_seconds
         Longest wait, at the end of the training, for alerts on their way, in seconds; default: 3.
+    stop_on
+        Conditions for ``should_stop``: "RULE:VERDICT" or "RULE:VERDICT for N" updates, such as "kl_spike:critical for
+        3"; "any" stands for every rule. See ``esper-analyze help backtest`` for how to try them on recorded runs.
     facts
         Further facts for run.json: name, framework, algorithm, hyperparameters, seeds, notes …
     """
@@ -223,6 +226,7 @@ class Recorder:
         box: bool = False,
         on_finding: str | Sequence[str] | None = None,
         alert_seconds: float | None = None,
+        stop_on: str | Sequence[str] = (),
         **facts: object,
     ) -> None:
         options.refuse_misspelt(facts, ARGUMENTS, "Recorder")
@@ -259,7 +263,7 @@ class Recorder:
         self._total_updates = options.integer("total_updates", total_updates)
         self._total_env_steps = options.integer("total_env_steps", total_env_steps)
         self._quiet, alerts = quiet, AlertPlan.of(on_finding, alert_seconds)
-        self._detector = OnlineDetector(options.limits(thresholds), level, rules, quiet=quiet)
+        self._detector = OnlineDetector(options.limits(thresholds), level, rules, quiet=quiet, stop_on=stop_on)
         self.run_dir = run_names.claimed(self.run_dir, number=run_dir is None or exists == "number")
         earlier = begin(self.run_dir, self.rank_role.rank, self._identity(facts), resume=resume)
         self._attempt = earlier.attempt
@@ -324,6 +328,7 @@ class Recorder:
             quiet=self._quiet,
             records_gradients=self.rank_role.records_gradients,
             alerts=alerts,
+            stop_on=tuple(map(str, self._detector.policy.conditions)),
         )
         return BoxLink(setup, claimed, self.guarded, self._learn)
 
@@ -353,6 +358,7 @@ class Recorder:
             "rule_revisions": revisions(self._detector.detector.rules),
             "custom_rules": self._detector.custom.facts(),
             "level": self._detector.level(0),
+            "stop_on": [str(condition) for condition in self._detector.policy.conditions],
             "attach_points": ["clip_grad_norm_", "optimizer step"] if self.parameters else [],
             **facts,
         }
@@ -495,6 +501,19 @@ class Recorder:
     def separate(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
         """Differentiate the losses of a minibatch one by one, before its backward."""
         self._detail_schedule.losses(policy_loss, value_loss, entropy_loss)
+
+    def should_stop(self) -> bool:
+        """Return whether ``stop_on`` is met by the updates judged so far; False without ``stop_on``.
+
+        An update is judged as it ends; on a device when the next one begins to optimise, and with ``box`` a little
+        later. The recorder itself never stops a training.
+        """
+        return self.stop_reason is not None
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the training is to stop: condition, rule and update; None: it is not."""
+        return self._sink.stop_reason
 
     def stability_report(self) -> None:
         """Request the rows of ``tensors`` for the update in progress."""

@@ -29,6 +29,10 @@ class UpdateSink(Protocol):
     def folder(self) -> Path:
         """The folder of the attempt that is written."""
 
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the training is to stop, as far as updates have been judged; None: it is not."""
+
     def level(self, update: int) -> str:
         """Return the telemetry level in effect for ``update``."""
 
@@ -81,6 +85,11 @@ class Inline:
     def folder(self) -> Path:
         """The folder of the attempt that is written."""
         return self.store.folder
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the training is to stop; None: it is not."""
+        return self._pipeline.detector.stop_reason
 
     def level(self, update: int) -> str:
         """Return the telemetry level in effect for ``update``."""

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.backtest_output import backtest_facts, print_words, tell_left_out
+from esper_analyze.commands.backtest_output import (
+    backtest_facts,
+    print_policies,
+    print_words,
+    tell_left_out,
+    tell_unlabelled,
+)
 from esper_analyze.commands.options import SkipBroken, absolute, takes_options
 from esper_analyze.commands.output import Form, RowOutput
 from esper_analyze.commands.run_options import EVERY_THRESHOLD, DetectorOptions
@@ -17,10 +23,12 @@ from esper_analyze.storage.output_path import refuse_file, writing
 from esper_analyze.terminal import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from esper_analyze.detector.rule import Rule
     from esper_analyze.detector.thresholds import Thresholds
     from esper_analyze.replay.backtest import Backtest
+    from esper_analyze.replay.policy_scores import PolicyTrials
     from esper_analyze.replay.scores import Score
     from esper_analyze.runs.run import RecordedRun
 
@@ -47,6 +55,15 @@ LabelsFile = Annotated[
         help="Labels of all runs in one file (TOML or, if its name ends in .json, JSON), not labels.toml in each.",
     ),
 ]
+_LABELS = "write labels.toml beside its run.json: healthy = true, or [[fault]]"
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        metavar="CONDITION;…",
+        help='What stop_on would have stopped: "RULE:VERDICT for N; …". Given again, policies are compared.',
+    ),
+]
 Defaults = Annotated[
     bool,
     typer.Option("--defaults", help="Start from the default thresholds, not from those each run was recorded with."),
@@ -62,7 +79,7 @@ class BacktestOptions(DetectorOptions, RowOutput):
 
 @takes_options(
     *("run_paths", "sweeps", "assignments", "thresholds", "defaults", "rules_files"),
-    *("labels", "figure", "form", "as_json", "out", "skip_broken", "safe"),
+    *("labels", "figure", "policies", "form", "as_json", "out", "skip_broken", "safe"),
 )
 def backtest(
     options: BacktestOptions,
@@ -71,6 +88,7 @@ def backtest(
     defaults: Defaults = False,
     labels: LabelsFile = None,
     figure: Figure = None,
+    policies: Policies = None,
     skip_broken: SkipBroken = False,
 ) -> None:
     """Judge labelled RUNS and count, for each rule and setting: recall, false alarms, and delay in updates.
@@ -81,6 +99,9 @@ def backtest(
     updates. Of all rules together, the figures are those of the fault bench: recall net of the twin that a label names,
     cause, delay and false incidents, with 95 % intervals. Each run is read once for all settings.
 
+    With --policy instead: which runs `Recorder(stop_on=…)` would have stopped, and how many updates after the first
+    onset that would have saved; runs without a fault that it stops are trainings lost.
+
     Example: esper-analyze backtest sample_runs/runs --sweep kl_spike.critical=0.2,0.5,1,2 --figure tradeoff.png
     """
     from esper_analyze.detector.custom import with_custom
@@ -88,7 +109,6 @@ def backtest(
     from esper_analyze.replay.backtest import STEPS
     from esper_analyze.replay.backtest import backtest as run_backtest
     from esper_analyze.replay.recorded_rules import stored_thresholds
-    from esper_analyze.replay.scores import scores
     from esper_analyze.replay.sweep import parse_sweep
 
     _ = options.resolved
@@ -107,8 +127,19 @@ def backtest(
         return options.changed(Thresholds.defaults(rules) if defaults else stored_thresholds(run, rules))
 
     paths = _run_folders(run_paths)
+    if policies:
+        if sweeps or figure:
+            raise UsageError("--policy does not go with --sweep and --figure", hint="-s sets thresholds for --policy")
+        _write_policies(options, _tried(paths, policies, rules, base, labels))
+        return
     with progress("judging", len(paths) * STEPS) as step:
         result = run_backtest(paths, rules, sweep, base, labels_file=labels, skip_broken=skip_broken, progress=step)
+    _report(options, result, figure)
+
+
+def _report(options: BacktestOptions, result: Backtest, figure: Path | None) -> None:
+    from esper_analyze.replay.scores import scores
+
     tell_left_out(result)
     if result.tested:
         scored = scores(result)
@@ -117,10 +148,41 @@ def backtest(
     if result.broken:
         raise typer.Exit(DAMAGED)
     if not result.tested:
+        labels = result.labels_file
+        raise UsageError("no run has labels" if labels is None else f"{labels} names none of the runs", hint=_LABELS)
+
+
+def _tried(
+    paths: Sequence[Path],
+    policies: Sequence[str],
+    rules: Sequence[Rule],
+    base: Callable[[RecordedRun], Thresholds],
+    labels: Path | None,
+) -> PolicyTrials:
+    from esper_analyze.replay.policy_scores import try_policies
+
+    with progress("judging", len(paths)) as step:
+        trials = try_policies(paths, policies, rules, base, labels_file=labels, progress=step)
+    tell_unlabelled(trials.unlabelled)
+    if not trials.labels:
         raise UsageError(
-            "no run has labels" if labels is None else f"{labels} names none of the runs",
-            hint="write labels.toml beside its run.json: healthy = true, or [[fault]]",
+            "no run has labels", hint="write labels.toml beside its run.json: healthy = true, or [[fault]]"
         )
+    return trials
+
+
+def _write_policies(options: BacktestOptions, trials: PolicyTrials) -> None:
+    from esper_analyze.csv_text import records_csv
+    from esper_analyze.replay.policy_scores import POLICY_COLUMNS
+    from esper_analyze.strict_json import strict_json
+
+    cells = [score.cells() for score in trials.scores()]
+    if options.resolved is Form.JSON:
+        options.write(strict_json({"policies": cells}))
+    elif options.resolved is Form.CSV:
+        options.write(records_csv(POLICY_COLUMNS, cells, safe=options.safe))
+    else:
+        options.write(lambda: print_policies(trials))
 
 
 def _write(options: BacktestOptions, result: Backtest, scored: Sequence[Score]) -> None:

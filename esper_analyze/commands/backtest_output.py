@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from esper_analyze.terminal import cleaned, escaped, put, say, show_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from esper_analyze.replay.backtest import Backtest
+    from esper_analyze.replay.policy_scores import PolicyTrials
     from esper_analyze.replay.recall import LabelledAlarms, RecallFigure
     from esper_analyze.replay.scores import Detection, Score
 
@@ -29,13 +31,39 @@ def tell_left_out(result: Backtest) -> None:
     """Report on stderr the runs that were not judged."""
     for path, why in result.broken:
         say(f"left out, cannot be judged: {why if str(path) in why else f'{path}: {why}'}")
-    for path in () if result.labels_file else result.unlabelled:
-        say(f"left out, no labels.toml: {path}")
+    tell_unlabelled(() if result.labels_file else result.unlabelled)
     left = len(result.broken) + len(result.unlabelled)
     if left:
         unnamed = len(result.unlabelled) if result.labels_file else 0
         why = f", {unnamed} of them because {result.labels_file} does not name them" if unnamed else ""
         say(f"{left} of {left + len(result.tested)} runs are left out{why}")
+
+
+def tell_unlabelled(paths: Iterable[Path]) -> None:
+    """Report on stderr the runs without labels."""
+    for path in paths:
+        say(f"left out, no labels.toml: {path}")
+
+
+def print_policies(trials: PolicyTrials) -> None:
+    """Write what each policy would have stopped and saved."""
+    scores = trials.scores()
+    put(f"{scores[0].faulty_runs} runs with a fault, {scores[0].sound_runs} sound ones\n")
+    titles = ("stopped", "too\nearly", "updates saved\nafter the onset", "delay,\nmedian", "sound runs\nstopped")
+    rows = [
+        [
+            escaped(score.policy),
+            f"{score.stopped}/{score.faulty_runs}",
+            f"{score.too_early}",
+            "–"
+            if score.share_saved is None
+            else f"{score.updates_saved:,} of {score.updates_after_fault:,} ({score.share_saved:.0%})",
+            "–" if score.median_delay is None else f"{score.median_delay:g}",
+            f"{score.sound_stopped}/{score.sound_runs}",
+        ]
+        for score in scores
+    ]
+    show_table(("policy", *titles), rows, right=titles)
 
 
 def backtest_facts(result: Backtest, scored: Sequence[Score]) -> dict[str, object]:

@@ -161,22 +161,23 @@ class LightningRecorderCallback(Callback):
             if not self.recorder.clipped and not _clips(trainer, pl_module):
                 self.recorder.gradients()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """End the update if one update is a batch."""
         if self._updates == "batch":
-            self._end_update(pl_module)
+            self._end_update(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the update if one update is an epoch."""
         if self._updates == "epoch":
-            self._end_update(pl_module)
+            self._end_update(trainer, pl_module)
 
-    def _end_update(self, module: LightningModule) -> None:
+    def _end_update(self, trainer: Trainer, module: LightningModule) -> None:
         arguments: Mapping[str, Any] = {}
         with self.recorder.guarded("rollout"):
             arguments = {} if self._rollout is None else dict(self._rollout(module))
         with self.recorder.guarded("update"):
             self.recorder.update(**arguments)
+        trainer.should_stop = trainer.should_stop or self.recorder.should_stop()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Close the run, unless ``attach`` does."""

@@ -105,7 +105,7 @@ class Sb3RecorderCallback(BaseCallback):
         self._again = {"run_dir": recorder.run_dir, "exists": "refuse", "resume": True}
 
     def _on_step(self) -> bool:
-        return True
+        return self._attachment is None or not self._attachment.recorder.should_stop()
 
     def _on_training_end(self) -> None:
         if self._attachment is not None:
@@ -171,6 +171,7 @@ class Sb3Attachment:
         self._wrappers.wrap(buffer, "compute_returns_and_advantage", after=self._on_collected)
         self._wrappers.wrap(buffer, "_get_samples", after=self._on_samples)
         self._wrappers.wrap(policy, "evaluate_actions", after=self._on_evaluated)
+        self._wrappers.wrap(model, "collect_rollouts", skip=self.recorder.should_stop)
         if self.layout.factored:
             self._wrappers.wrap(policy, "forward", after=self._on_forward)
         follow_saves(self._wrappers, model, self.recorder)

@@ -78,6 +78,7 @@ class BoxLink:
         self._notify = weakref.WeakMethod(notify)
         self._parameters = setup.parameters
         self._lost_box = False
+        self._stop_reason: str | None = None
         self._respawns = self._requests = 0
         self._unstable = False  # the last update had non-finite numbers, as far as the host shows
         self._traceback = TracebackFile(folder.path / layout.FAULT_FILE)
@@ -117,6 +118,13 @@ class BoxLink:
     def folder(self) -> Path:
         """The folder of the attempt that is written."""
         return self._folder.path
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the training is to stop, as far as the box has judged; None: it is not."""
+        if self._stop_reason is None and self.ring.word(words.STOP):
+            self._receive()
+        return self._stop_reason
 
     def level(self, update: int) -> str:
         """Return the telemetry level in effect for ``update``, as far as the box has judged."""
@@ -207,6 +215,8 @@ class BoxLink:
     def _handle(self, message: FromBox) -> None:
         if message.log is not None:
             LOG.log(message.log[0], "%s", message.log[1])
+        if message.stop is not None:
+            self._stop_reason = message.stop
         if message.contradicted:
             self._tell(Feedback(None, message.contradicted))
 

@@ -16,13 +16,14 @@ _LENGTH = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class FromBox:
-    """One message: a line to log with its level, heads whose inferred size is wrong, or the answer to a request.
+    """One message: a line to log with its level, heads of a wrong size, why to stop, or the answer to a request.
 
     An answer is a pipeline's state under the number of the request: a box may answer one that another has answered.
     """
 
     log: tuple[int, str] | None = None
     contradicted: tuple[str, ...] = ()
+    stop: str | None = None
     state: dict[str, Any] | None = None
     number: int = -1
 

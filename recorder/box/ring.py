@@ -14,7 +14,7 @@ from pathlib import Path
 
 HEADER = 128
 """Bytes before the first frame: the words below, 8 bytes each."""
-_MAGIC, _WRITTEN, _READ, DEBUG_UNTIL, AS_CLIPPED, MESSAGES, FINISHED = range(7)
+_MAGIC, _WRITTEN, _READ, DEBUG_UNTIL, AS_CLIPPED, FINISHED, STOP = range(7)
 """Words: of the writer, bytes written; of the reader, bytes read and what it says about the updates so far."""
 _ID = 0x31676E6972727065
 _FRAME = struct.Struct("<IIQ")

@@ -48,7 +48,7 @@ class Box:
         self._folder = setup.claim.path
         self._ring = Ring(setup.ring)
         self._store = Store.of(ClaimedFolder.adopted(setup.claim))
-        detector = OnlineDetector(setup.thresholds, setup.level, setup.rules, quiet=setup.quiet)
+        detector = OnlineDetector(setup.thresholds, setup.level, setup.rules, quiet=setup.quiet, stop_on=setup.stop_on)
         self._guarded = ErrorGuard(strict=False)
         self._pipeline = Pipeline(
             setup.heads,
@@ -127,6 +127,10 @@ class Box:
             self._ring.set_word(words.AS_CLIPPED, int(feedback.as_clipped))
         self._ring.set_word(words.DEBUG_UNTIL, self._pipeline.detector.detector.escalation.until)
         self._ring.set_word(words.FINISHED, message.facts.update)
+        stop = self._pipeline.detector.stop_reason
+        if stop is not None and not self._ring.word(words.STOP):
+            self._say(FromBox(stop=stop))
+            self._ring.set_word(words.STOP, 1)
         if feedback.contradicted:
             self._say(FromBox(contradicted=feedback.contradicted))
         self._keep_state(message.facts.update)

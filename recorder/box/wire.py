@@ -41,6 +41,7 @@ class BoxSetup:
     quiet: bool
     records_gradients: bool
     alerts: AlertPlan
+    stop_on: tuple[str, ...]
     state: Mapping[str, Any] | None = None
     ring: Path = Path()
 
