@@ -49,15 +49,14 @@ def print_policies(trials: PolicyTrials) -> None:
     """Write what each policy would have stopped and saved."""
     scores = trials.scores()
     put(f"{scores[0].faulty_runs} runs with a fault, {scores[0].sound_runs} sound ones\n")
-    titles = ("stopped", "too\nearly", "updates saved\nafter the onset", "delay,\nmedian", "sound runs\nstopped")
+    titles = ("stopped", "too\nearly", "updates\nsaved", "share", "delay", "sound runs\nstopped")
     rows = [
         [
-            escaped(score.policy),
+            "\n".join(escaped(part) for part in score.policy.split("; ")),
             f"{score.stopped}/{score.faulty_runs}",
             f"{score.too_early}",
-            "–"
-            if score.share_saved is None
-            else f"{score.updates_saved:,} of {score.updates_after_fault:,} ({score.share_saved:.0%})",
+            f"{score.updates_saved:,}/{score.updates_after_fault:,}",
+            "–" if score.share_saved is None else f"{score.share_saved:.0%}",
             "–" if score.median_delay is None else f"{score.median_delay:g}",
             f"{score.sound_stopped}/{score.sound_runs}",
         ]

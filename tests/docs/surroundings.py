@@ -202,6 +202,7 @@ SURROUNDINGS: dict[str, Callable[[], Names]] = {
     "resume": resume,
     **{f"alerts {kind}": alerts for kind in ("command", "program", "slack", "apprise", "python", "function")},
     "alerts checkpoint": checkpoint,
+    "backtest stop": alerts,
 }
 """By the name of an example: what makes the names that it uses."""
 

@@ -19,7 +19,7 @@ from tests.docs.surroundings import SURROUNDINGS, UPDATES, Names, recorded
 
 SHOWN = [block for block in BLOCKS if block.language == "python"]
 EXAMPLES = [block for block in SHOWN if "example" in block.marks]
-WITHOUT_UPDATES = ("slot", "checkpoint", "resume", "alerts")
+WITHOUT_UPDATES = ("slot", "checkpoint", "resume", "alerts", "backtest")
 RECORDED = {block.name for block in EXAMPLES if not block.name.startswith(WITHOUT_UPDATES)}
 
 SLOW = {"torchrl", "skrl", "lightning", "sb3", "sb3 heads", "sb3 callback", "readme sb3", "python"}
