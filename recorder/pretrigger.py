@@ -68,8 +68,8 @@ class Pretrigger:
 
     @staticmethod
     def _described(step: _KeptStep) -> Block:
-        segments, atoms = step.detail.segments_of(step.batch.like, large=False)
         assert step.gradients is not None
+        segments, atoms = step.detail.segments_of(step.batch.like, step.gradients.device, large=False)
         with torch.no_grad():
             statistics = element_statistics(step.gradients, segments).cpu().numpy()
         unknown = np.full((1, len(atoms)), np.nan)

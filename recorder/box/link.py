@@ -264,8 +264,6 @@ class BoxLink:
                     self.ring.waiting,
                     self.ring.path,
                 )
-            else:
-                self.ring.path.unlink(missing_ok=True)
         self._socket.close()
         self._traceback.close()
         self._folder.close()

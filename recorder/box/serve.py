@@ -72,6 +72,7 @@ class Box:
             if not self._alive:
                 self._store.put({"losses_of_data": self._pipeline.alerts.close(LAST_SECONDS)})
                 self._store.leave()
+                self._clear_away()
                 return
             self._sleep()
 
@@ -115,7 +116,7 @@ class Box:
                 self._ended = True
                 self._store.put({"losses_of_data": [*losses, *self._pipeline.alerts.close()]})
                 self._store.close(reason)
-                (self._folder / layout.BOX_STATE_FILE).unlink(missing_ok=True)
+                self._clear_away()
 
     def _update(self, message: HandedUpdate) -> None:
         if message.facts.update <= self._judged:
@@ -134,6 +135,11 @@ class Box:
         if feedback.contradicted:
             self._say(FromBox(contradicted=feedback.contradicted))
         self._keep_state(message.facts.update)
+
+    def _clear_away(self) -> None:
+        """Remove what served this process alone: the ring is empty."""
+        self._ring.path.unlink(missing_ok=True)
+        (self._folder / layout.BOX_STATE_FILE).unlink(missing_ok=True)
 
     def _keep_state(self, update: int) -> None:
         """Write the state after ``update``, from which another box could continue."""

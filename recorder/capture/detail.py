@@ -145,7 +145,7 @@ class Detail:
         if vectors is None or batch.like.scale is not None:
             return None
         like, described = batch.like, len(minibatches) // 2
-        segments, atoms = self.segments_of(like, large=batch.flat is None)
+        segments, atoms = self.segments_of(like, vectors.device, large=batch.flat is None)
         mean = mean_vector(vectors)
         key = (like.plan, like.present)
         previous = self._previous.get(key)
@@ -181,15 +181,17 @@ class Detail:
         vectors = torch.stack([detail.vector for _, detail in steps])
         return vectors, steps[len(steps) // 2][1].statistics, tuple(minibatch for minibatch, _ in steps)
 
-    def segments_of(self, like: GradientSnapshot, *, large: bool) -> tuple[Segments, tuple[int, ...]]:
-        """Return the segments of a snapshot's vectors by atom, and the indices of these atoms."""
+    def segments_of(
+        self, like: GradientSnapshot, device: torch.device, *, large: bool
+    ) -> tuple[Segments, tuple[int, ...]]:
+        """Return the segments of a snapshot's vectors by atom, on their device, and the indices of these atoms."""
         key = ((like.plan, like.present), large)
         if key not in self._segments:
             positions = range(len(like.plan.tensors)) if like.present is None else like.present
             tensors = [like.plan.tensors[position] for position in positions]
             atoms = [index for tensor in tensors for index in self.parameters.atoms_of[tensor]]
             sizes = [self._size(self.parameters.atoms[index], large=large) for index in atoms]
-            self._segments = {key: (Segments(sizes, like.plan.ours[0].device), tuple(atoms))}
+            self._segments = {key: (Segments(sizes, device), tuple(atoms))}
         return self._segments[key]
 
     def _size(self, atom: Atom, *, large: bool) -> int:

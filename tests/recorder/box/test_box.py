@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 
@@ -64,6 +65,18 @@ def test_a_box_records_what_the_pipeline_records_in_the_training(tmp_path: Path,
     assert ea.open(tmp_path / "boxed").frame("losses_of_data").height == 0
     (folder,) = (tmp_path / "boxed/rank00000").glob("attempt-*")
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".box")]
+
+
+def test_an_escalation_records_the_gradients_of_the_updates_before_it(tmp_path: Path) -> None:
+    for box in (False, True):
+        loop = Loop()
+        with loop.recorder(tmp_path / f"run-{box}", box=box, overhead_budget=1e-9) as rec:
+            for _ in range(5):  # the head with a single choice alarms in the third
+                loop.update(rec)
+    before = [cells(tmp_path / f"run-{box}", "layers").filter(pl.col("update") <= 2) for box in (False, True)]
+    assert before[0]["update"].unique().sort().to_list() == [0, 1, 2]
+    assert before[0].equals(before[1], null_equal=True)
+    assert ea.open(tmp_path / "run-True").frame("losses_of_data").height == 0
 
 
 def test_what_is_recorded_is_the_same_training(tmp_path: Path) -> None:
