@@ -74,8 +74,9 @@ def test_an_escalation_records_the_gradients_of_the_updates_before_it(
     for box in (False, True):
         loop = Loop()
         with loop.recorder(tmp_path / f"run-{box}", box=box) as rec:
-            for _ in range(5):  # the head with a single choice alarms in the third
-                loop.update(rec)
+            for _ in range(5):  # without masks, the head with a single choice alarms in the third
+                loop.train(rec, loop.rollout())
+                rec.update()
     before = [cells(tmp_path / f"run-{box}", "layers").filter(pl.col("update") <= 2) for box in (False, True)]
     assert before[0]["update"].unique().sort().to_list() == [0, 1, 2]
     assert before[0].equals(before[1], null_equal=True)
