@@ -74,11 +74,11 @@ def test_an_escalation_records_the_gradients_of_the_updates_before_it(
     for box in (False, True):
         loop = Loop()
         with loop.recorder(tmp_path / f"run-{box}", box=box) as rec:
-            for _ in range(5):  # without masks, the head with a single choice alarms in the third
+            for _ in range(5):  # without masks, the head with a single choice alarms at once
                 loop.train(rec, loop.rollout())
                 rec.update()
-    before = [cells(tmp_path / f"run-{box}", "layers").filter(pl.col("update") <= 2) for box in (False, True)]
-    assert before[0]["update"].unique().sort().to_list() == [0, 1, 2]
+    before = [cells(tmp_path / f"run-{box}", "layers").filter(pl.col("update") == 0) for box in (False, True)]
+    assert before[0].height == 10
     assert before[0].equals(before[1], null_equal=True)
     assert ea.open(tmp_path / "run-True").frame("losses_of_data").height == 0
 
