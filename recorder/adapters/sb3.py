@@ -171,7 +171,6 @@ class Sb3Attachment:
         self._wrappers.wrap(buffer, "compute_returns_and_advantage", after=self._on_collected)
         self._wrappers.wrap(buffer, "_get_samples", after=self._on_samples)
         self._wrappers.wrap(policy, "evaluate_actions", after=self._on_evaluated)
-        self._wrappers.wrap(model, "collect_rollouts", skip=self.recorder.should_stop)
         if self.layout.factored:
             self._wrappers.wrap(policy, "forward", after=self._on_forward)
         follow_saves(self._wrappers, model, self.recorder)

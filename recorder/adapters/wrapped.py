@@ -66,9 +66,7 @@ class Wrapped:
         before: Before | None,
         after: After | None,
         when: When | None,
-        skip: When | None = None,
     ) -> None:
-        self._skip = skip
         self._owner, self._name, self._block = owner, name, block
         self._shadowed = owner.__dict__.get(name)
         self._original = getattr(owner, name)
@@ -79,8 +77,6 @@ class Wrapped:
         """Call the method, and the callbacks before and after it."""
         if self._when is not None and not self._when():
             return self._original(*args, **kwargs)
-        if self._skip is not None and self._skip():
-            return False
         if self._before is not None:
             with self._block:
                 self._before(args, kwargs)
@@ -146,14 +142,10 @@ class Wrappers:
         before: Before | None = None,
         after: After | None = None,
         when: When | None = None,
-        skip: When | None = None,
     ) -> None:
-        """Wrap ``owner.name``; an error in ``before`` or ``after`` is counted and suppressed.
-
-        While ``skip`` says so the method is not called, and False is returned.
-        """
+        """Wrap ``owner.name``; an error in ``before`` or ``after`` is counted and suppressed."""
         with _lock:
-            wrapped = Wrapped(owner, name, self._guarded(name), before, after, when, skip)
+            wrapped = Wrapped(owner, name, self._guarded(name), before, after, when)
             setattr(owner, name, wrapped)
         self._wrapped.append(wrapped)
 

@@ -39,7 +39,7 @@ ENDINGS = {
     "sigterm": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)",
     "sigint": "os.kill(os.getpid(), signal.SIGINT); time.sleep(60)",
     "sigkill": "os.kill(os.getpid(), signal.SIGKILL)",
-    "sighup": "os.kill(os.getpid(), signal.SIGHUP); time.sleep(60)",
+    "sighup": "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGHUP); time.sleep(60)",
     "os._exit": "os._exit(3)",
     "abort": "os.abort()",
     "segfault": "ctypes.string_at(0)",
