@@ -157,7 +157,8 @@ def ranks(bench: Bench) -> TrialTally:
         for child in children:
             child.ended()
         words = status_words(open_run(first.run_dir))
-        if f"rank {dead} not closed, last complete update" not in words or "7 ranks closed" not in words:
+        died = ("not closed, last complete update", "killed by SIGKILL after update")  # by what the kernel says
+        if not any(f"rank {dead} {how}" in words for how in died) or "7 ranks closed" not in words:
             outcome.wrong[f"rank {dead} was killed, the run says: {words}"] += 1
         for rank, child in enumerate(children):
             verdict = judged(first.run_dir, bench.twin, child.done + 1, rank=rank)
