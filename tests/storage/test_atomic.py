@@ -32,13 +32,15 @@ def failing(monkeypatch: pytest.MonkeyPatch, function: str, after: int = 0) -> N
 
 def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, sizes = os.write, []
+    descriptor = os.open(tmp_path / "x", os.O_WRONLY | os.O_CREAT)
 
-    def short(descriptor: int, data: bytes) -> int:
+    def short(written: int, data: bytes) -> int:
+        if written != descriptor:  # a thread that another test has left behind
+            return real(written, data)
         sizes.append(len(data))
         return real(descriptor, bytes(data)[:3])
 
     monkeypatch.setattr(os, "write", short)
-    descriptor = os.open(tmp_path / "x", os.O_WRONLY | os.O_CREAT)
     write_all(descriptor, b"0123456789")
     write_all(descriptor, b"")
     os.close(descriptor)
